@@ -1,0 +1,430 @@
+"""Comparing is the one read behind the results page, the API, the command line and the notebook.
+
+`comparison` gives the document of the public contract from aggregates only, so it costs the same for ten documents
+and for a million. Nothing here computes a statistic: finalize did.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from django.db.models import Count, F, Max, Min, Q
+from django.utils import timezone
+
+from datasets_app.models import Example
+from evaluations import recommending, states
+from evaluations.metrics import Part, part_owner
+from evaluations.models import (
+    Aggregate,
+    Candidate,
+    Contrast,
+    Experiment,
+    Generation,
+    Score,
+    Signature,
+    Worker,
+    WorkUnit,
+)
+
+Document = dict[str, Any]
+ALIVE_SECONDS = 30
+
+
+def comparison(experiment: Experiment, *, metric: str = "") -> Document:
+    """The whole comparison, for `metric` (a part name; the primary metric when empty): see docs/api.md for its shape.
+
+    Candidates come best first on that metric. A number that was not computed is None, and `states` or `problem`
+    say why. Raises KeyError for a part that this experiment does not have.
+    """
+    signatures = _signatures(experiment)
+    primary = metric or experiment.primary_metric
+    if metric and metric not in signatures:
+        raise KeyError(metric)
+    statistics = {part: experiment.statistics.get(part, {}).get(digest, {}) for part, digest in signatures.items()}
+    told = statistics.get(primary, {})
+    candidates = list(experiment.candidates.select_related("model"))
+    aggregates = _aggregates(experiment, signatures)
+    versus, pairs = _contrasts(experiment, signatures)
+    rows = [_row(each, aggregates[each.pk], versus[each.pk], told) for each in candidates]
+    rows.sort(key=_best_first(primary))
+    document: Document = {
+        "experiment": _experiment(experiment),
+        "dataset": _dataset(experiment),
+        "primary_metric": primary,
+        "parts": [_part(part) for part in signatures],
+        "reference_candidate": told.get("leader"),
+        "ranked": bool(told.get("ranked")),
+        "detectable": told.get("detectable"),
+        "candidates": rows,
+        "pairs": pairs,
+        "warnings": told.get("warnings", []),
+        "signature": {**told.get("signature", {}), "metrics": _signature_details(signatures)},
+    }
+    document["alarms"] = recommending.alarms(document)
+    document["recommendation"] = recommending.recommendation(document)
+    return document
+
+
+def _signatures(experiment: Experiment) -> dict[str, str]:
+    """{part: digest} in the order of the metrics: for each part the signature that most candidates have."""
+    found = (
+        Aggregate.objects.filter(candidate__experiment=experiment)
+        .values_list("part", "signature")
+        .annotate(n=Count("pk"), newest=Max("pk"))
+    )
+    best: dict[str, tuple[int, int, str]] = {}
+    for part, digest, n, newest in found:
+        best[part] = max(best.get(part, (0, 0, "")), (n, newest, digest))
+    order = [part.name for frozen in experiment.metrics for part in _parts_of(frozen["name"])]
+    return {part: best[part][2] for part in order if part in best}
+
+
+def _parts_of(metric: str) -> tuple[Part, ...]:
+    from evaluations.metrics import available
+
+    found = available().get(metric)
+    return found.parts if found else ()
+
+
+def _part(name: str) -> Document:
+    part = part_owner()[name].part(name)
+    return {
+        "name": part.name,
+        "label": part.label,
+        "metric": part_owner()[name].name,
+        "higher_is_better": part.higher_is_better,
+        "low": part.low,
+        "high": part.high,
+        "about": part.about,
+    }
+
+
+def _aggregates(experiment: Experiment, signatures: dict[str, str]) -> dict[int, dict[str, Document]]:
+    rows: dict[int, dict[str, Document]] = defaultdict(dict)
+    for found in Aggregate.objects.filter(candidate__experiment=experiment, signature__in=signatures.values()):
+        if signatures.get(found.part) == found.signature_id:
+            rows[found.candidate_id][found.part] = {
+                "mean": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "sd": found.sd,
+                "n": found.n,
+                "method": found.method,
+                "states": found.states,
+                "signature": found.signature_id,
+            }
+    return rows
+
+
+def _contrasts(
+    experiment: Experiment, signatures: dict[str, str]
+) -> tuple[dict[int, dict[str, Document]], list[Document]]:
+    versus: dict[int, dict[str, Document]] = defaultdict(dict)
+    pairs: list[Document] = []
+    for found in Contrast.objects.filter(experiment=experiment).order_by("id"):
+        if signatures.get(found.part) != found.signature_id:
+            continue
+        told = {
+            "difference": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+            "p_error": found.p_error,
+            "p_holm": found.p_holm,
+            "verdict": found.verdict,
+            "win": found.win,
+            "tie": found.tie,
+            "loss": found.loss,
+            "n": found.n,
+            "detectable": found.detectable,
+        }
+        if found.family == "leader":
+            versus[found.b_id][found.part] = {"against": found.a_id, **told}
+        else:
+            pairs.append({"a": found.a_id, "b": found.b_id, "metric": found.part, **told})
+    return versus, pairs
+
+
+def _row(candidate: Candidate, metrics: dict[str, Document], versus: dict[str, Document], told: Document) -> Document:
+    summary = candidate.summary
+    n = summary.get("n", 0)
+    cost = summary.get("cost_micro")
+    return {
+        "candidate": candidate.pk,
+        "label": candidate.label,
+        "model": candidate.spec.get("uri", ""),
+        "is_baseline": candidate.is_baseline,
+        "uses_references": candidate.uses_references,
+        "is_local": candidate.spec.get("privacy") == "local",
+        "problem": candidate.problem,
+        "n": n,
+        "states": {state: summary.get("states", {}).get(state, 0) for state in ("ok", "error", "refused", "empty")},
+        "metrics": metrics,
+        "answer_rate": summary.get("answer_rate"),
+        "truncated": summary.get("truncated"),
+        "truncated_rate": summary.get("truncated_rate"),
+        "latency_ms": summary.get("latency_ms", {"p50": None, "p95": None}),
+        "tokens_per_second": summary.get("tokens_per_second"),
+        "cost_usd": None if cost is None else cost / 1_000_000,
+        "cost_per_1000_usd": None if cost is None or not n else cost / 1000 / n,
+        "best_group": candidate.pk in told.get("best_group", []),
+        "p_best": told.get("p_best", {}).get(str(candidate.pk)),
+        "rank": told.get("ranks", {}).get(str(candidate.pk)),
+        "versus_leader": versus,
+    }
+
+
+def _best_first(primary: str) -> Any:
+    owner = part_owner().get(primary)
+    sign = 1 if owner and owner.part(primary).higher_is_better is False else -1
+
+    def key(row: Document) -> tuple[bool, float, str]:
+        mean = (row["metrics"].get(primary) or {}).get("mean")
+        return (mean is None, sign * (mean or 0.0), row["label"])
+
+    return key
+
+
+def _experiment(experiment: Experiment) -> Document:
+    return {
+        "id": experiment.pk,
+        "name": experiment.name,
+        "state": experiment.state,
+        "task": experiment.task,
+        "primary_metric": experiment.primary_metric,
+        "margin": experiment.margin,
+        "n": experiment.n_examples,
+        "sample_n": experiment.sample_n,
+        "seed": experiment.seed,
+        "budget_usd": None if experiment.budget_micro is None else experiment.budget_micro / 1_000_000,
+        "spent_usd": experiment.spent_micro / 1_000_000,
+        "created_at": experiment.created_at.isoformat(),
+        "finished_at": experiment.finished_at.isoformat() if experiment.finished_at else None,
+    }
+
+
+def _dataset(experiment: Experiment) -> Document:
+    dataset = experiment.dataset
+    return {
+        "id": dataset.pk,
+        "name": dataset.name,
+        "sha256": dataset.sha256,
+        "n_examples": dataset.n_examples,
+        "n_with_reference": dataset.n_with_reference,
+    }
+
+
+def _signature_details(signatures: dict[str, str]) -> dict[str, Document]:
+    found = Signature.objects.in_bulk(list(signatures.values()))
+    return {digest: found[digest].detail for digest in dict.fromkeys(signatures.values()) if digest in found}
+
+
+# --- progress -------------------------------------------------------------------------------------------------------
+
+
+def progress(experiment: Experiment) -> Document:
+    """How far the experiment is, from the counts of its units: cheap whatever its size.
+
+    `done` and `total` count outcomes plus score slices as units of work, so that the bar moves to the very end.
+    """
+    experiment.refresh_from_db()
+    units = WorkUnit.objects.filter(experiment=experiment, round=experiment.round).exclude(state="split")
+    total = done = 0
+    per: dict[int, Counter[str]] = defaultdict(Counter)
+    for kind, state, candidate, size, count in units.values_list("kind", "state", "candidate", "indexes__len").annotate(
+        n=Count("pk")
+    ):
+        work = (size or 1) * count
+        total += work
+        done += work if state not in states.OPEN_UNITS else 0
+        if candidate and kind == "generate":
+            per[candidate]["total"] += work
+            per[candidate]["done"] += work if state == "done" else 0
+    open_slices = units.filter(kind="generate", state="leased")
+    inside = Generation.objects.filter(unit_id__in=open_slices.values("id")).values("candidate").annotate(n=Count("pk"))
+    for row in inside:
+        per[row["candidate"]]["done"] += row["n"]
+        done += row["n"]
+    n_metrics = len(experiment.metrics)
+    unscored = sum(
+        size or 1
+        for size in units.filter(kind="generate", state__in=states.OPEN_UNITS).values_list("indexes__len", flat=True)
+    )
+    total += unscored * n_metrics
+    elapsed = (timezone.now() - experiment.started_at).total_seconds() if experiment.started_at else 0.0
+    is_final = experiment.has_ended
+    return {
+        "state": experiment.state,
+        "label": experiment.look.label,
+        "tone": experiment.look.tone,
+        "is_final": is_final,
+        "done": done,
+        "total": total,
+        "percent": 100.0 if is_final else (100.0 * done / total if total else 0.0),
+        "eta_seconds": None if is_final or not done or not elapsed else elapsed * (total - done) / done,
+        "elapsed_seconds": elapsed,
+        "spent_usd": experiment.spent_micro / 1_000_000,
+        "reserved_usd": experiment.reserved_micro / 1_000_000,
+        "pause_reason": experiment.pause_reason,
+        "problem": experiment.problem,
+        "candidates": _candidate_progress(experiment, per),
+        "workers_alive": workers_alive(),
+    }
+
+
+def _candidate_progress(experiment: Experiment, per: dict[int, Counter[str]]) -> list[Document]:
+    errors = dict(
+        Generation.objects.filter(candidate__experiment=experiment, status="error")
+        .values_list("candidate")
+        .annotate(n=Count("pk"))
+    )
+    return [
+        {
+            "id": candidate.pk,
+            "label": candidate.label,
+            "done": per[candidate.pk]["done"],
+            "total": per[candidate.pk]["total"],
+            "errors": errors.get(candidate.pk, 0),
+            "problem": candidate.problem,
+        }
+        for candidate in experiment.candidates.all()
+    ]
+
+
+def workers_alive() -> int:
+    """How many worker processes gave a sign of life in the last half minute."""
+    from evaluations.leasing import _in
+
+    return Worker.objects.filter(stopped_at=None, seen_at__gt=_in(-ALIVE_SECONDS)).count()
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+
+SORTS = ("index", "spread", "leader")
+
+
+def examples(
+    experiment: Experiment,
+    *,
+    sort: str = "spread",
+    order: str = "desc",
+    after: str = "",
+    metric: str = "",
+    size: int = 50,
+) -> Document:
+    """A page of documents with every candidate's score on one metric. `sort`: "index", "spread" (the largest
+    disagreement between candidates) or the id of a candidate (its score). `after` continues where a page ended.
+    Raises ValueError for another sort or a broken `after`."""
+    part = metric or experiment.primary_metric
+    digest = _signatures(experiment).get(part)
+    candidates = list(experiment.candidates.all())
+    scores = Score.objects.filter(candidate__in=candidates, part=part, signature=digest)
+    descending = order != "asc"
+    if sort == "index" or digest is None:
+        keyed = (
+            Example.objects.filter(dataset=experiment.dataset_id, generations__candidate__in=candidates)
+            .values("index", example_id=F("pk"))
+            .annotate(value=F("index"))
+            .distinct()
+        )
+        descending = order == "desc" and sort == "index"
+    elif sort == "spread":
+        keyed = scores.values("example_id", index=F("example__index")).annotate(value=Max("value") - Min("value"))
+    elif sort.isdigit() and int(sort) in {candidate.pk for candidate in candidates}:
+        keyed = scores.filter(candidate=int(sort)).values("example_id", "value", index=F("example__index"))
+    else:
+        raise ValueError(f"cannot sort by {sort!r}: use index, spread or the id of a candidate")
+    keyed = keyed.filter(value__isnull=False)
+    if after:
+        keyed = keyed.filter(_beyond(after, descending))
+    direction = "-" if descending else ""
+    page = list(keyed.order_by(f"{direction}value", "index")[: size + 1])
+    more, page = len(page) > size, page[:size]
+    return {
+        "metric": part,
+        "sort": sort,
+        "order": "desc" if descending else "asc",
+        "rows": _example_rows(candidates, scores, page),
+        "next": f"{page[-1]['value']!r}:{page[-1]['index']}" if more and page else "",
+    }
+
+
+def _beyond(after: str, descending: bool) -> Q:
+    value, _, index = after.rpartition(":")
+    try:
+        edge, position = float(value), int(index)
+    except ValueError:
+        raise ValueError(f"{after!r} is not a place in this list: start from its beginning") from None
+    further = Q(value__lt=edge) if descending else Q(value__gt=edge)
+    return further | Q(value=edge, index__gt=position)
+
+
+def _example_rows(candidates: list[Candidate], scores: Any, page: list[Document]) -> list[Document]:
+    wanted = [row["example_id"] for row in page]
+    found = Example.objects.in_bulk(wanted)
+    values: dict[int, dict[int, float | None]] = defaultdict(dict)
+    for candidate, example, value in scores.filter(example__in=wanted).values_list("candidate", "example", "value"):
+        values[example][candidate] = value
+    rows = []
+    for row in page:
+        example = found[row["example_id"]]
+        mine = [value for value in values[example.pk].values() if value is not None]
+        rows.append(
+            {
+                "index": example.index,
+                "label": example.label,
+                "snippet": " ".join(example.source[:400].split())[:160],
+                "spread": max(mine) - min(mine) if mine else None,
+                "scores": {candidate.pk: values[example.pk].get(candidate.pk) for candidate in candidates},
+            }
+        )
+    return rows
+
+
+def example(experiment: Experiment, index: int) -> Document:
+    """One document with everything every candidate made of it. Raises Example.DoesNotExist."""
+    found = Example.objects.get(dataset=experiment.dataset_id, index=index)
+    signatures = _signatures(experiment)
+    scores: dict[int, dict[str, Document]] = defaultdict(dict)
+    for row in Score.objects.filter(candidate__experiment=experiment, example=found):
+        if signatures.get(row.part) == row.signature_id:
+            scores[row.candidate_id][row.part] = {"value": row.value, "state": row.state, "reason": row.reason}
+    made = {
+        each.candidate_id: each for each in Generation.objects.filter(candidate__experiment=experiment, example=found)
+    }
+    outputs = [
+        _output(candidate, made.get(candidate.pk), scores[candidate.pk]) for candidate in experiment.candidates.all()
+    ]
+    taking_part = Example.objects.filter(dataset=experiment.dataset_id, generations__candidate__experiment=experiment)
+    return {
+        "example": {**found.as_dict(), "label": found.label},
+        "outputs": outputs,
+        "previous": taking_part.filter(index__lt=index).aggregate(at=Max("index"))["at"],
+        "next": taking_part.filter(index__gt=index).aggregate(at=Min("index"))["at"],
+    }
+
+
+def _output(candidate: Candidate, made: Generation | None, scores: dict[str, Document]) -> Document:
+    known = {
+        "candidate": candidate.pk,
+        "label": candidate.label,
+        "is_baseline": candidate.is_baseline,
+        "scores": scores,
+    }
+    if made is None:
+        return {**known, "status": "missing", "text": "", "error": candidate.problem or "no outcome yet"}
+    return {
+        **known,
+        "status": made.status,
+        "text": made.text,
+        "reasoning": made.reasoning,
+        "error": made.error,
+        "error_code": made.error_code,
+        "finish_reason": made.finish_reason,
+        "input_tokens": made.input_tokens,
+        "input_tokens_read": made.input_tokens_read,
+        "output_tokens": made.output_tokens,
+        "latency_ms": made.latency_ms,
+        "cost_usd": None if made.cost_micro is None else made.cost_micro / 1_000_000,
+    }

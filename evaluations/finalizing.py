@@ -1,0 +1,302 @@
+"""Finalizing turns per-example scores into aggregates, contrasts and summaries, once the last unit has ended.
+
+Everything is recomputed from the rows, so doing it twice, or after a crash, gives the same numbers; each aggregate
+keeps a digest of the values it came from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from django.db import connection
+from django.db.models import Count, Q, Sum
+from django.utils import timezone
+
+from evaluations import leasing, stats
+from evaluations.leasing import Lease
+from evaluations.metrics import part_owner
+from evaluations.models import Aggregate, Call, Candidate, Contrast, Experiment, Generation, Signature, WorkUnit
+from evaluations.planning import settle_cancelled
+
+
+def locked(experiment_id: int) -> Experiment:
+    """The experiment under a row lock, until the transaction ends; foreign keys to it can still be written."""
+    return Experiment.objects.select_for_update(no_key=True).get(pk=experiment_id)
+
+
+def finalize_when_complete(experiment: Experiment) -> bool:
+    """Make the finalize unit when no other unit of this round is open. Called under the experiment's lock, by
+    whatever ended a unit, so that exactly one caller sees the last one end."""
+    from evaluations import actors
+
+    if experiment.state == "cancelling":
+        return settle_cancelled(experiment)
+    if experiment.state not in ("running", "paused"):
+        return False
+    if WorkUnit.objects.filter(experiment=experiment, state__in=("ready", "leased")).exclude(kind="finalize").exists():
+        return False
+    WorkUnit.objects.bulk_create(
+        [WorkUnit(experiment=experiment, kind="finalize", queue="cpu", round=experiment.round)], ignore_conflicts=True
+    )
+    actors.announce("finalize", experiment)
+    return True
+
+
+@dataclass
+class Table:
+    """Scores of one part under one signature: a row per document, a column per candidate; NaN where there is none."""
+
+    part: str
+    signature: str
+    matrix: np.ndarray[Any, Any]
+    states: dict[int, Counter[str]] = field(default_factory=dict)
+
+
+def finalize(lease: Lease) -> None:
+    """The finalize unit. Raises Fenced when another worker took it over."""
+    experiment = lease.unit.experiment
+    candidates = list(experiment.candidates.all())
+    documents, groups = _documents(experiment)
+    tables = list(_tables(candidates, documents))
+    comparisons = _compare(experiment, candidates, documents, groups, tables)
+    aggregates = [
+        row for table in tables for row in _aggregates(candidates, table, comparisons[table.part, table.signature])
+    ]
+    contrasts = [
+        row for table in tables for row in _contrasts(experiment, table, comparisons[table.part, table.signature])
+    ]
+    summaries = {candidate.pk: _summary(experiment, candidate) for candidate in candidates}
+    with leasing.fenced(lease):
+        Aggregate.objects.filter(candidate__experiment=experiment).delete()
+        Contrast.objects.filter(experiment=experiment).delete()
+        Aggregate.objects.bulk_create(aggregates)
+        Contrast.objects.bulk_create(contrasts, batch_size=1000)
+        for candidate in candidates:
+            Candidate.objects.filter(pk=candidate.pk).update(summary=summaries[candidate.pk])
+        leasing.close(lease)
+        current = locked(experiment.pk)
+        if current.state == "paused":
+            current.move("running", since=("paused",), pause_reason="", problem="")
+        current.move(
+            "completed_with_errors" if _has_errors(candidates, summaries, experiment) else "completed",
+            since=("running",),
+            finished_at=timezone.now(),
+            statistics=_statistics(tables, comparisons),
+        )
+
+
+def _has_errors(candidates: list[Candidate], summaries: dict[int, dict[str, Any]], experiment: Experiment) -> bool:
+    stopped = Candidate.objects.filter(experiment=experiment).exclude(problem="").exists()
+    failed = WorkUnit.objects.filter(experiment=experiment, round=experiment.round, state="failed").exists()
+    return stopped or failed or any(summaries[each.pk]["states"].get("error") for each in candidates)
+
+
+def _documents(experiment: Experiment) -> tuple[dict[int, int], list[str | None] | None]:
+    """({example pk: row}, the group of each row or None where no document has one), in order of index."""
+    from datasets_app.models import Example
+
+    rows = Example.objects.filter(
+        dataset=experiment.dataset_id, generations__candidate__experiment=experiment
+    ).order_by("index")
+    pairs = list(dict.fromkeys(rows.values_list("pk", "group")))
+    groups = [group or None for _, group in pairs]
+    return {pk: row for row, (pk, _) in enumerate(pairs)}, groups if any(groups) else None
+
+
+def _tables(candidates: list[Candidate], documents: dict[int, int]) -> list[Table]:
+    column = {candidate.pk: position for position, candidate in enumerate(candidates)}
+    tables: dict[tuple[str, str], Table] = {}
+    owners = part_owner()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT part, signature_id, candidate_id, example_id, value, state FROM evaluations_score"
+            " WHERE candidate_id = ANY(%s)",
+            [list(column)],
+        )
+        for part, signature, candidate, example, value, state in cursor:
+            if part not in owners or example not in documents:
+                continue
+            table = tables.get((part, signature))
+            if table is None:
+                table = tables[part, signature] = Table(part, signature, np.full((len(documents), len(column)), np.nan))
+                table.states = {pk: Counter() for pk in column}
+            table.states[candidate][state or "value"] += 1
+            described = owners[part].part(part)
+            if state == "failed" and described.higher_is_better is not None:
+                # A failed output is scored at the metric's floor and counted; it is never dropped (STATISTICS §3).
+                value = described.low if described.higher_is_better else described.high
+            if value is not None:
+                table.matrix[documents[example], column[candidate]] = value
+    return [tables[key] for key in sorted(tables)]
+
+
+def _compare(
+    experiment: Experiment,
+    candidates: list[Candidate],
+    documents: dict[int, int],
+    groups: list[str | None] | None,
+    tables: list[Table],
+) -> dict[tuple[str, str], stats.Comparison]:
+    owners = part_owner()
+    parts = {}
+    for table in tables:
+        better = owners[table.part].part(table.part).higher_is_better
+        parts[f"{table.part}|{table.signature}"] = stats.Part(table.matrix, better is not False)
+    if not parts:
+        return {}
+    compared = stats.compare_parts(
+        parts,
+        keys=[f"{candidate.pk:012d}" for candidate in candidates],
+        row_keys=list(range(len(documents))),
+        groups=groups,
+        eligible=[not candidate.is_baseline and not candidate.problem for candidate in candidates],
+        seed=experiment.seed,
+    )
+    return {(key.partition("|")[0], key.partition("|")[2]): found for key, found in compared.items()}
+
+
+def _aggregates(candidates: list[Candidate], table: Table, found: stats.Comparison) -> list[Aggregate]:
+    column = {candidate.pk: position for position, candidate in enumerate(candidates)}
+    rows = []
+    for standing in found.standings:
+        pk = int(standing.key)
+        values = table.matrix[:, column[pk]]
+        present = values[~np.isnan(values)]
+        rows.append(
+            Aggregate(
+                candidate_id=pk,
+                part=table.part,
+                signature_id=table.signature,
+                mean=_finite(standing.interval.mean),
+                low=_finite(standing.interval.low),
+                high=_finite(standing.interval.high),
+                sd=_finite(float(present.std(ddof=1))) if len(present) > 1 else None,
+                method=standing.interval.method[:20],
+                n=standing.n,
+                n_groups=standing.groups,
+                states=dict(table.states[pk]),
+                digest=sha256(values.tobytes()).hexdigest(),
+            )
+        )
+    return rows
+
+
+def _contrasts(experiment: Experiment, table: Table, found: stats.Comparison) -> list[Contrast]:
+    rows = []
+    for family, contrasts in (("leader", found.versus_reference), ("pairs", found.pairs)):
+        for contrast in contrasts:
+            rows.append(
+                Contrast(
+                    experiment=experiment,
+                    a_id=int(contrast.a),
+                    b_id=int(contrast.b),
+                    part=table.part,
+                    signature_id=table.signature,
+                    family=family,
+                    difference=_finite(contrast.difference),
+                    low=_finite(contrast.low),
+                    high=_finite(contrast.high),
+                    p=_finite(contrast.p),
+                    p_error=_finite(contrast.mc_error),
+                    p_holm=_finite(contrast.p_holm),
+                    verdict=contrast.verdict,
+                    n=contrast.n,
+                    win=contrast.win,
+                    tie=contrast.tie,
+                    loss=contrast.loss,
+                    detectable=_finite(contrast.detectable),
+                )
+            )
+    return rows
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _statistics(tables: list[Table], comparisons: dict[tuple[str, str], stats.Comparison]) -> dict[str, Any]:
+    """What the comparison needs beside the rows: per part the leader, the best group, P(best), warnings, signature."""
+    told: dict[str, Any] = defaultdict(dict)
+    for table in tables:
+        found = comparisons[table.part, table.signature]
+        told[table.part][table.signature] = {
+            "leader": int(found.leader) if found.leader else None,
+            "ranked": found.ranked,
+            "best_group": [int(key) for key in found.best_group],
+            "p_best": {int(each.key): _finite(each.p_best) for each in found.standings},
+            "ranks": {int(each.key): [each.rank_low, each.rank_high] for each in found.standings},
+            "detectable": _finite(found.mde),
+            "n": found.n,
+            "groups": found.groups,
+            "warnings": list(found.warnings),
+            "signature": found.signature,
+        }
+    return dict(told)
+
+
+def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
+    """Answers, tokens, time and money of one candidate, over all its outcomes."""
+    mine = Generation.objects.filter(candidate=candidate)
+    counts = {status: count for status, count in mine.values_list("status").annotate(n=Count("pk"))}
+    n = sum(counts.values())
+    truncated = mine.filter(input_tokens__isnull=False, input_tokens_read__isnull=False)
+    cut = sum(1 for needed, read in truncated.values_list("input_tokens", "input_tokens_read") if read < needed)
+    latencies = np.array(
+        list(mine.filter(latency_ms__isnull=False, status="ok").values_list("latency_ms", flat=True)), dtype=float
+    )
+    tokens = mine.aggregate(
+        out=Sum("output_tokens", filter=Q(latency_ms__isnull=False)),
+        given=Sum("input_tokens"),
+        ms=Sum("latency_ms", filter=Q(output_tokens__isnull=False)),
+    )
+    length = mine.filter(finish_reason="length").count()
+    return {
+        "n": n,
+        "states": counts,
+        "answer_rate": counts.get("ok", 0) / n if n else None,
+        "truncated": cut,
+        "truncated_rate": cut / truncated.count() if truncated.exists() else None,
+        "cut_short": length,
+        "latency_ms": {
+            "p50": float(np.percentile(latencies, 50)) if len(latencies) else None,
+            "p95": float(np.percentile(latencies, 95)) if len(latencies) else None,
+        },
+        "tokens_in": tokens["given"],
+        "tokens_out": tokens["out"],
+        "tokens_per_second": tokens["out"] / (tokens["ms"] / 1000) if tokens["out"] and tokens["ms"] else None,
+        "cost_micro": cost_of(candidate),
+    }
+
+
+def cost_of(candidate: Candidate) -> int | None:
+    """What the candidate's calls cost in micro-dollars: 0 for models that run here, None when any is unpriced."""
+    if candidate.spec.get("privacy") == "local":
+        return 0
+    calls = Call.objects.filter(candidate=candidate).exclude(state=Call.State.RESERVED)
+    if not calls.exists() or calls.filter(cost_micro=None).exists():
+        return None
+    return int(calls.aggregate(total=Sum("cost_micro"))["total"] or 0)
+
+
+def recomputed(aggregate: Aggregate) -> float | None:
+    """The mean of the rows behind an aggregate, computed afresh: for `doctor` and the fault tests (I3)."""
+    described = part_owner()[aggregate.part].part(aggregate.part)
+    rows = Signature.objects.filter(pk=aggregate.signature_id)
+    if not rows.exists():
+        return None
+    from evaluations.models import Score
+
+    values = []
+    for value, state in Score.objects.filter(
+        candidate=aggregate.candidate_id, part=aggregate.part, signature=aggregate.signature_id
+    ).values_list("value", "state"):
+        if state == "failed" and described.higher_is_better is not None:
+            value = described.low if described.higher_is_better else described.high
+        if value is not None:
+            values.append(value)
+    return float(np.mean(values)) if values else None

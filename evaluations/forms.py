@@ -1,0 +1,136 @@
+"""The form that asks for a new experiment. `planning.create` judges what it asks; the form only reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.utils.functional import cached_property
+
+from datasets_app.models import Dataset
+from evaluations import metrics, tasks
+from lumigator.models import Team
+from models_registry import choosing
+from models_registry.models import ModelEntry
+
+TASK = "summarization"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One model on the form; `problem` says why it cannot run here (empty: it can)."""
+
+    entry: ModelEntry
+    problem: str
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class MetricChoice:
+    metric: metrics.Metric
+    problem: str
+    is_chosen: bool
+
+
+class NewExperiment(forms.Form):
+    """What to compare, on what, measured how. Field names are those of `planning.create` and of the API."""
+
+    name = forms.CharField(max_length=200, required=False, help_text="Empty: named after the dataset.")
+    dataset = forms.ModelChoiceField(queryset=Dataset.objects.none(), empty_label="Choose a dataset …")
+    models = forms.MultipleChoiceField(required=False)
+    addresses = forms.CharField(required=False, max_length=8000, widget=forms.Textarea(attrs={"rows": 3}))
+    baselines = forms.BooleanField(required=False, initial=True)
+    metrics = forms.MultipleChoiceField(
+        error_messages={"required": "Choose at least one metric: without one there is nothing to compare."}
+    )
+    primary_metric = forms.ChoiceField()
+    margin = forms.FloatField(required=False, min_value=0)
+    sample_n = forms.IntegerField(required=False, min_value=1)
+    seed = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, initial=0)
+    budget_usd = forms.DecimalField(required=False, min_value=0, max_digits=12, decimal_places=6)
+    prompt = forms.CharField(required=False, max_length=20_000, widget=forms.Textarea(attrs={"rows": 6}))
+
+    def __init__(self, *args: Any, team: Team, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.team = team
+        self.task = tasks.available()[TASK]
+        self.fields["dataset"].queryset = Dataset.objects.filter(team=team, state=Dataset.State.READY)  # type: ignore[attr-defined]
+        self.fields["dataset"].label_from_instance = dataset_label  # type: ignore[attr-defined]
+        self._offer("models", [(entry.slug, entry.name) for entry in self.entries])
+        self._offer("metrics", [(metric.name, metric.label) for metric in metrics.available().values()])
+        self._offer("primary_metric", list(primary_choices()))
+        self.initial.setdefault("metrics", list(self.task.metrics))
+        self.initial.setdefault("primary_metric", self.task.primary)
+        for name in self.fields:
+            if name in self.errors:
+                self.fields[name].widget.attrs["aria-invalid"] = "true"
+
+    def _offer(self, name: str, choices: list[Any]) -> None:
+        self.fields[name].choices = choices  # type: ignore[attr-defined]
+
+    @cached_property
+    def entries(self) -> list[ModelEntry]:
+        rows = ModelEntry.objects.filter(team=self.team, enabled=True, is_baseline=False)
+        return list(rows.exclude(architecture=ModelEntry.Architecture.IMPORTED).select_related("team"))
+
+    def _chosen(self, name: str) -> set[str]:
+        return set(self[name].value() or ())
+
+    @cached_property
+    def model_groups(self) -> list[tuple[str, list[ModelChoice]]]:
+        """[(where the documents go, the models)], models that can run first."""
+        chosen = self._chosen("models")
+        made = [ModelChoice(entry, choosing.why_not(entry), entry.slug in chosen) for entry in self.entries]
+        made.sort(key=lambda choice: bool(choice.problem))
+        groups = [(label, [c for c in made if c.entry.privacy == kind]) for kind, label in ModelEntry.Privacy.choices]
+        return [(label, group) for label, group in groups if group]
+
+    @cached_property
+    def metric_choices(self) -> list[MetricChoice]:
+        chosen = self._chosen("metrics")
+        return [
+            MetricChoice(metric, metric.available(metric.defaults), metric.name in chosen)
+            for metric in metrics.available().values()
+        ]
+
+    def as_asked(self) -> dict[str, Any]:
+        """The cleaned form as `planning.create` takes it."""
+        asked = self.cleaned_data
+        addresses = [line.strip() for line in asked["addresses"].splitlines() if line.strip()]
+        return {
+            "name": asked["name"],
+            "dataset": asked["dataset"],
+            "task": TASK,
+            "models": [*asked["models"], *addresses],
+            "metrics": asked["metrics"],
+            "primary_metric": asked["primary_metric"],
+            "margin": asked["margin"],
+            "sample": {"n": asked["sample_n"], "seed": asked["seed"] or 0},
+            "budget_usd": asked["budget_usd"],
+            "baselines": asked["baselines"],
+            "prompt": asked["prompt"].strip(),
+        }
+
+    def refuse(self, errors: dict[str, list[str]]) -> None:
+        """Put the sentences of `planning.Refused` beside the fields they are about."""
+        for field, sentences in errors.items():
+            place = {"sample": "sample_n"}.get(field, field)
+            self.add_error(place if place in self.fields else None, sentences)  # type: ignore[arg-type]
+
+
+def dataset_label(dataset: Dataset) -> str:
+    facts = [f"{dataset.n_examples:,} document{'' if dataset.n_examples == 1 else 's'}"]
+    facts.append(f"{dataset.n_with_reference:,} with a reference" if dataset.has_references else "no references")
+    if not dataset.may_leave:
+        facts.append("never leaves this installation")
+    return f"{dataset.name} — {', '.join(facts)}"
+
+
+def primary_choices() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The parts that can decide (those with a better direction), grouped by metric."""
+    for metric in metrics.available().values():
+        parts = [(part.name, part.label) for part in metric.parts if part.higher_is_better is not None]
+        if parts:
+            yield metric.label, parts

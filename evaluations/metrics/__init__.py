@@ -1,0 +1,114 @@
+"""Metrics: one module each, found by `available()`. Copy a neighbour to add one.
+
+A metric scores *items* (one output with its references and its source) one by one, so that every mean, interval
+and test can be derived from per-example values. It never aggregates, never reads the database, never reaches the
+network, and imports its heavy library inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from typing import Any, Literal
+
+from lumigator.discovery import discover
+
+Options = Mapping[str, Any]
+State = Literal["failed", "not_applicable", "not_computed"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One output to score: `text` as the candidate wrote it, zero or more `references`, and the `source`."""
+
+    text: str
+    references: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why there is no number. STATISTICS §3 names the states:
+
+    * `failed`: the output cannot be scored (it is empty, say); counted, and scored at the metric's floor;
+    * `not_applicable`: the question makes no sense here (no reference); left out pairwise, and counted;
+    * `not_computed`: a dependency or its weights are missing; there is no number at all.
+    """
+
+    state: State
+    reason: str
+
+
+Value = float | Absent
+
+
+@dataclass(frozen=True)
+class Part:
+    """One number of a metric: its public name, its label, the range `low`..`high` and which way is better.
+
+    `higher_is_better` is None for a description (a length), which no test may call better or worse.
+    """
+
+    name: str
+    label: str
+    low: float = 0.0
+    high: float | None = 1.0
+    higher_is_better: bool | None = True
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A plug-in. `score(items, options)` returns, for every item in order, {part name: Value} with every part.
+
+    * `about`: one paragraph for somebody who has never heard of it; shown on the guide page, in forms, in the API.
+    * `queue`: where scoring runs ("cpu", or "gpu" for metrics that load a neural encoder when there is one).
+    * `defaults`: the options with their default values; anything that can change a number is an option.
+    * `signature(options)`: everything that decides the number (library versions, tokenizer, stemming, sentence
+      splitting, reference aggregation, encoder, …) as a flat mapping; two different signatures are never compared.
+    * `available()`: an empty string, or why this installation cannot compute it ("the encoder … is not installed").
+    """
+
+    name: str
+    label: str
+    parts: tuple[Part, ...]
+    about: str
+    score: Callable[[Sequence[Item], Options], list[dict[str, Value]]]
+    signature: Callable[[Options], dict[str, Any]]
+    needs_reference: bool = True
+    needs_source: bool = False
+    queue: Literal["cpu", "gpu"] = "cpu"
+    defaults: Options = field(default_factory=dict)
+    available: Callable[[Options], str] = lambda options: ""
+
+    def part(self, name: str) -> Part:
+        """The part called `name`. Raises KeyError."""
+        return {part.name: part for part in self.parts}[name]
+
+    def sign(self, options: Options) -> tuple[str, dict[str, Any]]:
+        """(digest, signature): the first 16 hex digits of the SHA-256 of the signature's canonical JSON."""
+        signature = {"metric": self.name, **self.signature({**self.defaults, **options})}
+        text = json.dumps(signature, sort_keys=True, separators=(",", ":"))
+        return sha256(text.encode()).hexdigest()[:16], signature
+
+
+@cache
+def available() -> dict[str, Metric]:
+    """Every metric of this installation by name."""
+    return discover(sys.modules[__name__], "metric", Metric)
+
+
+@cache
+def part_owner() -> dict[str, Metric]:
+    """{part name: its metric}. Raises ValueError when two metrics share a part name."""
+    owners: dict[str, Metric] = {}
+    for metric in available().values():
+        for part in metric.parts:
+            if part.name in owners:
+                raise ValueError(f"the metric part {part.name!r} belongs to {owners[part.name].name} and {metric.name}")
+            owners[part.name] = metric
+    return owners

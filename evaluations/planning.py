@@ -1,0 +1,366 @@
+"""Planning turns an experiment into work: it freezes what was asked, then cuts the missing part into units.
+
+`create` and `start` are what a request does, in constant time; `plan` is a work unit itself, done by a worker, and
+can be interrupted and repeated: it only ever adds the units that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from datasets_app.models import Dataset
+from evaluations import metrics as metric_plugins
+from evaluations import tasks
+from evaluations.leasing import Lease, close, fenced
+from evaluations.models import Candidate, Experiment, Generation, Score, WorkUnit
+from lumigator.models import Team
+from models_registry import choosing
+from models_registry.models import ModelEntry
+from models_registry.providers import ProviderError
+
+SLICE = {"gpu": 64, "api": 25, "cpu": 64}
+SCORE_SLICE = 256
+RETRYABLE = (
+    "worker_crash", "hang", "oom", "rate_limited", "unavailable", "unreachable", "malformed_response", "timeout",
+    "connection_lost", "unexpected",
+)  # fmt: skip
+BASELINES = ("baseline/lead-3", "baseline/random-3", "baseline/oracle")
+MAX_CANDIDATES = 50
+
+ModelWish = str | dict[str, Any]
+
+
+class Refused(ValueError):
+    """What was asked cannot be done. `errors` says why: {field: [sentence, …]}."""
+
+    def __init__(self, errors: dict[str, list[str]]) -> None:
+        super().__init__("; ".join(f"{field}: {' '.join(sentences)}" for field, sentences in errors.items()))
+        self.errors = errors
+
+
+def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: str = "") -> Experiment:
+    """Make a draft from what the API, the form or the command line asked for.
+
+    `data`: name, dataset (a Dataset), task, prompt, models [slug | URI | {model, label, prompt, generation}],
+    metrics [name], primary_metric (a part), margin, sample {n, seed}, budget_usd, baselines, gates.
+    Raises Refused with every problem found, by field; an unknown model or metric is never dropped.
+    """
+    errors: dict[str, list[str]] = {}
+    dataset: Dataset = data["dataset"]
+    if not dataset.is_ready:
+        errors["dataset"] = [f"the dataset is {dataset.get_state_display().lower()}; only a ready one can be used"]
+    task = _one_of(tasks.available(), data.get("task") or "summarization", "task", errors)
+    prompt = data.get("prompt") or ""
+    if prompt and (wrong := tasks.problems_of(prompt)):
+        errors["prompt"] = wrong
+    chosen = _metrics(data.get("metrics") or (task.metrics if task else ()), errors)
+    parts = {part.name: metric for metric in chosen for part in metric.parts}
+    primary = data.get("primary_metric") or _default_primary(task, parts)
+    if parts and primary not in parts:
+        errors["primary_metric"] = [
+            f"{primary!r} is not a part of the chosen metrics; choose one of {', '.join(parts)}"
+        ]
+    sample = data.get("sample") or {}
+    experiment = Experiment(
+        team=team,
+        name=(data.get("name") or f"{dataset.name}: which model?")[:200],
+        dataset=dataset,
+        task=task.name if task else "",
+        prompt=prompt,
+        metrics=[_frozen_metric(metric, data.get("metric_options") or {}) for metric in chosen],
+        primary_metric=primary,
+        margin=data.get("margin"),
+        sample_n=sample.get("n"),
+        seed=sample.get("seed") or 0,
+        budget_micro=_micro(data.get("budget_usd")),
+        gates=data.get("gates") or {},
+        created_by=user,
+        request_id=request_id,
+    )
+    wishes: list[ModelWish] = list(data.get("models") or [])
+    if data.get("baselines"):
+        wished = {wish if isinstance(wish, str) else wish.get("model") for wish in wishes}
+        extras = [slug for slug in BASELINES if slug not in wished]
+        wishes += [slug for slug in extras if dataset.has_references or slug != "baseline/oracle"]
+    candidates = _candidates(team, experiment, wishes, errors)
+    if not wishes and not data.get("may_be_empty"):
+        errors["models"] = ["choose at least one model"]
+    if errors:
+        raise Refused(errors)
+    with transaction.atomic():
+        experiment.save()
+        for position, candidate in enumerate(candidates):
+            candidate.experiment, candidate.position = experiment, position
+        Candidate.objects.bulk_create(candidates)
+    return experiment
+
+
+def add_candidate(experiment: Experiment, wish: ModelWish) -> Candidate:
+    """One more candidate; started at once when the experiment already runs or ended. Raises Refused."""
+    errors: dict[str, list[str]] = {}
+    made = _candidates(experiment.team, experiment, [wish], errors)
+    if made and experiment.candidates.filter(label=made[0].label).exists():
+        errors["models"] = [f"there already is a candidate called {made[0].label!r}: give this one another label"]
+    if errors:
+        raise Refused(errors)
+    made[0].experiment = experiment
+    made[0].position = experiment.candidates.count()
+    made[0].save()
+    return made[0]
+
+
+def _one_of(known: dict[str, Any], name: str, field: str, errors: dict[str, list[str]]) -> Any:
+    if name not in known:
+        errors[field] = [f"there is no {field} {name!r}; there is {', '.join(known)}"]
+        return None
+    return known[name]
+
+
+def _metrics(names: Iterable[str], errors: dict[str, list[str]]) -> list[metric_plugins.Metric]:
+    known = metric_plugins.available()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        errors["metrics"] = [f"there is no metric {', '.join(map(repr, unknown))}; there is {', '.join(known)}"]
+    return [known[name] for name in dict.fromkeys(names) if name in known]
+
+
+def _default_primary(task: tasks.Task | None, parts: dict[str, Any]) -> str:
+    if task and task.primary in parts:
+        return task.primary
+    return next((name for name, metric in parts.items() if metric.part(name).higher_is_better is not None), "")
+
+
+def _frozen_metric(metric: metric_plugins.Metric, options: dict[str, Any]) -> dict[str, Any]:
+    mine = {**metric.defaults, **options.get(metric.name, {})}
+    return {"name": metric.name, "options": mine}
+
+
+def _micro(usd: Any) -> int | None:
+    return None if usd in (None, "") else round(float(usd) * 1_000_000)
+
+
+def _candidates(
+    team: Team, experiment: Experiment, wishes: Sequence[ModelWish], errors: dict[str, list[str]]
+) -> list[Candidate]:
+    made: list[Candidate] = []
+    problems: list[str] = []
+    if len(wishes) > MAX_CANDIDATES:
+        problems.append(f"an experiment takes at most {MAX_CANDIDATES} candidates; this asks for {len(wishes)}")
+    for wish in wishes[:MAX_CANDIDATES]:
+        asked = {"model": wish} if isinstance(wish, str) else wish
+        try:
+            entry = choosing.resolve(team, str(asked.get("model", "")))
+            made.append(_candidate(team, experiment, entry, asked, problems))
+        except ProviderError as exc:
+            problems.append(str(exc))
+    labels = [candidate.label for candidate in made]
+    for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
+        problems.append(f"two candidates are called {label!r}: give each its own label")
+    if problems:
+        errors["models"] = problems
+    return made
+
+
+def _candidate(
+    team: Team, experiment: Experiment, entry: ModelEntry, asked: dict[str, Any], problems: list[str]
+) -> Candidate:
+    provider = entry.provider
+    task = tasks.available().get(experiment.task)
+    prompt = asked.get("prompt") or experiment.prompt or (task.prompt if task else "")
+    if asked.get("prompt"):
+        problems += [f"{entry.slug}: {wrong}" for wrong in tasks.problems_of(prompt)]
+    if why := choosing.why_not(entry):
+        problems.append(f"{entry.slug}: {why}")
+    if provider.uses_references and not experiment.dataset.has_references:
+        problems.append(f"{entry.slug} needs reference summaries, and this dataset has none: leave it out")
+    if entry.privacy != ModelEntry.Privacy.LOCAL and not experiment.dataset.may_leave:
+        problems.append(
+            f"{entry.slug} would send documents away, but this dataset is marked as never leaving: leave it out"
+        )
+    if experiment.budget_micro is not None and not entry.is_free and entry.price_in is None:
+        problems.append(
+            f"{entry.slug} has no price, so a budget cannot be kept: enter its price, or start without a budget"
+        )
+    spec = choosing.freeze(entry, prompt=prompt, generation=asked.get("generation") or {})
+    spec["prompt_version"] = tasks.version_of(prompt) if spec["prompt"] else ""
+    problems += [f"{entry.slug}: {wrong}" for wrong in provider.problems(choosing.locate(spec))]
+    return Candidate(
+        experiment=experiment,
+        model=entry if entry.pk else None,
+        connection=choosing.connection_for(team, entry),
+        label=(asked.get("label") or entry.slug)[:160],
+        provider=provider.name,
+        queue=provider.queue,
+        spec=spec,
+        is_baseline=entry.is_baseline,
+        uses_references=provider.uses_references,
+    )
+
+
+def start(experiment: Experiment) -> bool:
+    """Plan, and run what is missing. False when the experiment already runs."""
+    with transaction.atomic():
+        moved = experiment.move(
+            "planning",
+            round=experiment.round + 1,
+            pause_reason="",
+            problem="",
+            started_at=experiment.started_at or timezone.now(),
+            finished_at=None,
+        )
+        if not moved:
+            return False
+        WorkUnit.objects.create(experiment=experiment, kind="plan", queue="cpu", round=experiment.round)
+        _ring("plan", experiment)
+    return True
+
+
+def resume(experiment: Experiment, *, retry_errors: bool = True) -> bool:
+    """Go on after a pause, a cancellation or a failure: only what has no outcome is done again. With `retry_errors`
+    the errors that trying again may cure are forgotten first. Finished work is never redone or billed again."""
+    if experiment.state == "paused":
+        if not experiment.move("running", since=("paused",), pause_reason="", problem=""):
+            return False
+        _ring("sweep", experiment)
+        return True
+    if retry_errors and experiment.has_ended:
+        forget_errors(experiment)
+    return start(experiment)
+
+
+def forget_errors(experiment: Experiment) -> int:
+    """Delete the outcomes (and their scores) that failed in a way that trying again may cure; how many there were."""
+    with transaction.atomic():
+        failed = Generation.objects.filter(
+            candidate__experiment=experiment, status=Generation.Status.ERROR, error_code__in=RETRYABLE
+        )
+        for candidate, example in failed.values_list("candidate_id", "example_id"):
+            Score.objects.filter(candidate_id=candidate, example_id=example).delete()
+        count, _ = failed.delete()
+    return count
+
+
+def pause(experiment: Experiment, reason: str = "operator", problem: str = "") -> bool:
+    """Stop handing out work. Workers finish the call they are in and give the rest back."""
+    return experiment.move("paused", since=("running",), pause_reason=reason, problem=problem)
+
+
+def cancel(experiment: Experiment) -> bool:
+    """Stop for good: units not yet begun are cancelled now, workers drop the others within seconds (the sweeper
+    takes them away after a minute). What is finished stays. A draft is cancelled at once."""
+    with transaction.atomic():
+        if experiment.move("cancelled", since=("draft",), finished_at=timezone.now()):
+            return True
+        if not experiment.move("cancelling", finished_at=timezone.now()):
+            return False
+        WorkUnit.objects.filter(experiment=experiment, state="ready").update(state="cancelled", done_at=timezone.now())
+        settle_cancelled(experiment)
+    return True
+
+
+def settle_cancelled(experiment: Experiment) -> bool:
+    """A cancelling experiment whose last unit ended is cancelled. True when that happened now."""
+    if WorkUnit.objects.filter(experiment=experiment, state="leased").exists():
+        return False
+    return experiment.move("cancelled", since=("cancelling",))
+
+
+def sample_of(experiment: Experiment) -> np.ndarray[Any, Any]:
+    """The indexes of the examples that take part, ascending: all, or a seeded sample that any machine draws alike."""
+    total = experiment.dataset.n_examples
+    if not experiment.sample_n or experiment.sample_n >= total:
+        return np.arange(total)
+    chosen = np.random.Generator(np.random.PCG64(experiment.seed)).choice(total, experiment.sample_n, replace=False)
+    return np.sort(chosen)
+
+
+def plan(lease: Lease) -> None:
+    """The plan unit: cut what has no outcome or no score into units. Safe to repeat."""
+    experiment = lease.unit.experiment
+    sample = sample_of(experiment)
+    for candidate in experiment.candidates.all():
+        if candidate.problem:
+            Candidate.objects.filter(pk=candidate.pk).update(problem="", problem_code="")
+        units = _units_for(experiment, candidate, sample, lease.unit.round)
+        while batch := list(islice(units, 1000)):
+            with fenced(lease):
+                WorkUnit.objects.bulk_create(batch, ignore_conflicts=True)
+    with fenced(lease):
+        close(lease)
+        if not experiment.move("running", since=("planning",), n_examples=len(sample)):
+            return
+        _finish_or_ring(experiment)
+
+
+def _units_for(
+    experiment: Experiment, candidate: Candidate, sample: np.ndarray[Any, Any], round_: int
+) -> Iterator[WorkUnit]:
+    done = np.array(
+        sorted(Generation.objects.filter(candidate=candidate).values_list("example__index", flat=True)), dtype=int
+    )
+    missing = np.setdiff1d(sample, done, assume_unique=True)
+    for indexes in _slices(missing, SLICE[candidate.queue]):
+        yield WorkUnit(
+            experiment=experiment,
+            candidate=candidate,
+            kind="generate",
+            queue=candidate.queue,
+            round=round_,
+            lo=indexes[0],
+            indexes=indexes,
+        )
+    have = np.intersect1d(sample, done, assume_unique=True)
+    if not len(have):
+        return
+    for frozen in experiment.metrics:
+        yield from score_units(experiment, candidate, frozen, _unscored(candidate, frozen, have), round_)
+
+
+def score_units(
+    experiment: Experiment, candidate: Candidate, frozen: dict[str, Any], indexes: Sequence[int], round_: int
+) -> Iterator[WorkUnit]:
+    """The units that score these examples of a candidate with one metric."""
+    metric = metric_plugins.available()[frozen["name"]]
+    for piece in _slices(indexes, SCORE_SLICE):
+        yield WorkUnit(
+            experiment=experiment,
+            candidate=candidate,
+            kind="score",
+            metric=metric.name,
+            queue="cpu",
+            round=round_,
+            lo=piece[0],
+            indexes=piece,
+        )
+
+
+def _unscored(candidate: Candidate, frozen: dict[str, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    metric = metric_plugins.available()[frozen["name"]]
+    digest, _ = metric.sign(frozen["options"])
+    scored = Score.objects.filter(candidate=candidate, part=metric.parts[0].name, signature=digest)
+    return np.setdiff1d(have, np.array(list(scored.values_list("example__index", flat=True)), dtype=int))
+
+
+def _slices(indexes: Sequence[int] | np.ndarray[Any, Any], size: int) -> Iterator[list[int]]:
+    for start_ in range(0, len(indexes), size):
+        yield [int(index) for index in indexes[start_ : start_ + size]]
+
+
+def _finish_or_ring(experiment: Experiment) -> None:
+    from evaluations.finalizing import finalize_when_complete
+
+    if not finalize_when_complete(experiment):
+        _ring("sweep", experiment)
+
+
+def _ring(what: str, experiment: Experiment) -> None:
+    from evaluations import actors
+
+    actors.announce(what, experiment)

@@ -1,0 +1,289 @@
+"""Presenting arranges a comparison document for its page: what is shown, in which order, what may be bold.
+
+It computes no statistic; `comparing` did. Nothing here knows the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from evaluations.templatetags.words import decimals
+
+Row = dict[str, Any]
+
+CALLED: dict[str, Callable[[Row, str], Any]] = {
+    "label": lambda row, part: row["label"].casefold(),
+    "value": lambda row, part: _metric(row, part).get("mean"),
+    "answered": lambda row, part: row.get("answer_rate"),
+    "cut": lambda row, part: row.get("truncated_rate"),
+    "cost": lambda row, part: row.get("cost_per_1000_usd"),
+    "latency": lambda row, part: (row.get("latency_ms") or {}).get("p50"),
+    "speed": lambda row, part: row.get("tokens_per_second"),
+}
+SORTS = (*CALLED, *(f"-{key}" for key in CALLED))
+
+
+def question(experiment: Any) -> str:
+    return f"Which model summarizes {experiment.dataset.name} best?"
+
+
+def said(progress: Mapping[str, Any]) -> str:
+    """What a listener hears: the state, and the progress in tenths, so that it is not repeated at every poll."""
+    done, total = progress.get("done") or 0, progress.get("total") or 0
+    tenth = f", {10 * (10 * done // total)}% done" if total and not progress.get("is_final") else ""
+    return f"{progress.get('label', '')}{tenth}"
+
+
+def _metric(row: Row, part: str) -> Mapping[str, Any]:
+    return (row.get("metrics") or {}).get(part) or {}
+
+
+def _versus(row: Row, part: str) -> Mapping[str, Any]:
+    return (row.get("versus_leader") or {}).get(part) or {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A metric part as a column: `digits` are its decimals, `best` the candidate that is clearly best, if any."""
+
+    name: str
+    label: str
+    higher_is_better: bool | None
+    digits: int
+    best: Any = None
+
+    @property
+    def direction(self) -> str:
+        return {True: "higher is better", False: "lower is better"}.get(self.higher_is_better, "a description")  # type: ignore[call-overload]
+
+
+@dataclass
+class Line:
+    """A candidate's line in the main table: the comparison row, and its parts for the metric that is shown."""
+
+    row: Row
+    interval: Mapping[str, Any]
+    versus: Mapping[str, Any]
+    is_leader: bool
+    is_best: bool
+
+
+@dataclass
+class Group:
+    heading: str
+    lines: list[Line] = field(default_factory=list)
+
+
+class Shown:
+    """The comparison page's arrangement of `document`, sorted by `sort`. The part shown is the one the document is
+    about; `primary` is the one that was declared to decide."""
+
+    def __init__(self, document: Mapping[str, Any], *, sort: str = "") -> None:
+        self.document = document
+        self.rows: list[Row] = list(document["candidates"])
+        about = document["primary_metric"]
+        self.primary = document["experiment"]["primary_metric"]
+        self.parts = [self._part(described) for described in document["parts"]]
+        self.part = next((part for part in self.parts if part.name == about), Part(about, about, True, 3))
+        self.sort = sort if sort in SORTS else ""
+        self.leader = document.get("reference_candidate")
+
+    @property
+    def is_primary(self) -> bool:
+        return self.part.name == self.primary
+
+    @property
+    def primary_label(self) -> str:
+        return next((part.label for part in self.parts if part.name == self.primary), self.primary)
+
+    @property
+    def leader_label(self) -> str:
+        return next((row["label"] for row in self.rows if row["candidate"] == self.leader), "")
+
+    def _part(self, described: Mapping[str, Any]) -> Part:
+        name = described["name"]
+        values = [mean for row in self.rows if (mean := _metric(row, name).get("mean")) is not None]
+        higher = described.get("higher_is_better", True)
+        return Part(
+            name=name,
+            label=described.get("label") or name,
+            higher_is_better=higher,
+            digits=decimals(max(map(abs, values), default=0.0)),
+            best=self._clearly_best(name, higher),
+        )
+
+    def _clearly_best(self, part: str, higher: bool | None) -> Any:
+        """The leader on `part`, when every other model is clearly worse than it; else None."""
+        models = [row for row in self.rows if not row["is_baseline"] and _metric(row, part).get("mean") is not None]
+        leaders = {_versus(row, part).get("against") for row in self.rows} - {None}
+        if higher is None or len(leaders) != 1:
+            return None
+        leader = leaders.pop()
+        others = [row for row in models if row["candidate"] != leader]
+        return leader if others and all(_versus(row, part).get("verdict") == "worse" for row in others) else None
+
+    def _line(self, row: Row) -> Line:
+        return Line(
+            row=row,
+            interval=_metric(row, self.part.name),
+            versus=_versus(row, self.part.name),
+            is_leader=row["candidate"] == self.leader,
+            is_best=self.part.best is not None and row["candidate"] == self.part.best,
+        )
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Unsorted: the best group first, in words; sorted by a column: one group without a heading."""
+        if self.sort:
+            return [Group("", [self._line(row) for row in self._sorted()])]
+        best = [row for row in self.rows if row.get("best_group")]
+        if not best:
+            return [Group("", [self._line(row) for row in self.rows])]
+        rest = [row for row in self.rows if not row.get("best_group")]
+        first = "Best group: nothing here is clearly worse than the leader" if len(best) > 1 else "Clearly best"
+        groups = [Group(first, [self._line(row) for row in best])]
+        if rest:
+            groups.append(Group("The others", [self._line(row) for row in rest]))
+        return groups
+
+    def _sorted(self) -> list[Row]:
+        """Rows without a value stay last in both directions."""
+        value = CALLED[self.sort.lstrip("-")]
+        have = [row for row in self.rows if value(row, self.part.name) is not None]
+        lack = [row for row in self.rows if value(row, self.part.name) is None]
+        return sorted(have, key=lambda row: value(row, self.part.name), reverse=self.sort.startswith("-")) + lack
+
+    @cached_property
+    def baseline(self) -> Row | None:
+        """The best baseline that people could use: one that reads the references is a ceiling, not a floor."""
+        rows = [row for row in self.rows if row["is_baseline"] and not row.get("uses_references")]
+        rows = [row for row in rows if _metric(row, self.part.name).get("mean") is not None]
+        if not rows:
+            return None
+        sign = -1 if self.part.higher_is_better is False else 1
+        return max(rows, key=lambda row: sign * _metric(row, self.part.name)["mean"])
+
+    @property
+    def rule(self) -> float | None:
+        return _metric(self.baseline, self.part.name)["mean"] if self.baseline else None
+
+    @property
+    def n(self) -> int:
+        return max((_metric(row, self.part.name).get("n") or 0 for row in self.rows), default=0)
+
+    @property
+    def axis(self) -> str:
+        """What quality is drawn against: "cost" where any candidate costs money, else "time"."""
+        return "cost" if any(row.get("cost_per_1000_usd") for row in self.rows) else "time"
+
+    @property
+    def points(self) -> Iterator[dict[str, Any]]:
+        """The candidates as points of quality against cost (dollars per 1,000 documents) or time (seconds)."""
+        for row in self.rows:
+            interval = _metric(row, self.part.name)
+            median = (row.get("latency_ms") or {}).get("p50")
+            seconds = None if median is None else median / 1000
+            yield {
+                "label": row["label"],
+                "price": row.get("cost_per_1000_usd") if self.axis == "cost" else seconds,
+                "quality": interval.get("mean"),
+                "low": interval.get("low"),
+                "high": interval.get("high"),
+                "href": f"#candidate-{row['candidate']}",
+                "is_baseline": row.get("is_baseline"),
+            }
+
+    @property
+    def table(self) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
+        """All metrics: every candidate with one cell per part."""
+        for row in self.rows:
+            cells = []
+            for part in self.parts:
+                interval, versus = _metric(row, part.name), _versus(row, part.name)
+                cells.append(
+                    {
+                        "part": part,
+                        "interval": interval,
+                        "verdict": versus.get("verdict"),
+                        "is_best": part.best is not None and row["candidate"] == part.best,
+                    }
+                )
+            yield row, cells
+
+    @cached_property
+    def pairs(self) -> list[tuple[Row, list[dict[str, Any] | None]]]:
+        """The matrix of pairs for the shown part: line minus column. Empty when nothing was tested.
+
+        A pair of the document is b minus a, and its verdict is about b.
+        """
+        told: dict[tuple[Any, Any], dict[str, Any]] = {}
+        for pair in self.document["pairs"]:
+            if pair["metric"] == self.part.name:
+                told[pair["b"], pair["a"]] = dict(pair)
+                told[pair["a"], pair["b"]] = turned(pair)
+        if not told:
+            return []
+        return [(row, [told.get((row["candidate"], other["candidate"])) for other in self.rows]) for row in self.rows]
+
+    @property
+    def signature(self) -> list[tuple[str, str]]:
+        """What could change the verdicts, as (name, value)."""
+        told = self.document.get("signature") or {}
+        return list(flat({key: value for key, value in told.items() if key != "metrics"}))
+
+    @property
+    def metric_signature(self) -> tuple[str, list[tuple[str, str]]]:
+        """(digest, [(name, value)]): what could change the scores that are shown."""
+        digests = (_metric(row, self.part.name).get("signature") for row in self.rows)
+        digest = next((digest for digest in digests if digest), "")
+        detail = (self.document.get("signature") or {}).get("metrics", {}).get(digest) or {}
+        return digest, list(flat(detail))
+
+
+TURNED = {"better": "worse", "worse": "better"}
+
+
+def turned(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """The same pair, told about the other one."""
+
+    def negated(value: float | None) -> float | None:
+        return None if value is None else 0.0 - value
+
+    return {
+        **pair,
+        "a": pair["b"],
+        "b": pair["a"],
+        "difference": negated(pair.get("difference")),
+        "low": negated(pair.get("high")),
+        "high": negated(pair.get("low")),
+        "verdict": TURNED.get(str(pair.get("verdict")), pair.get("verdict")),
+    }
+
+
+def flat(mapping: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, text)."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def against(found: Mapping[str, Any], wish: str) -> tuple[str, str | None]:
+    """(what outputs are compared with, its text): "reference" (the first), a candidate's id, or "none" and None."""
+    references = found["example"].get("references") or []
+    if wish == "reference" and references:
+        return "reference", references[0]
+    for output in found["outputs"]:
+        if str(output["candidate"]) == wish and output.get("text"):
+            return wish, output["text"]
+    return "none", None
+
+
+def parts_of(found: Mapping[str, Any], primary: str) -> list[str]:
+    """The metric parts that any output was scored on, the primary one first."""
+    names = dict.fromkeys(name for output in found["outputs"] for name in output.get("scores") or {})
+    return sorted(names, key=lambda name: name != primary)

@@ -1,0 +1,119 @@
+"""Sweeping mends what crashes leave behind: lapsed leases, forgotten doorbells, experiments nobody finished.
+
+Every worker sweeps every few seconds; each step is idempotent, takes few rows, skips what another worker has locked,
+and wraps each experiment by itself, so that one broken row cannot stop the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Q
+
+from evaluations import poison
+from evaluations.finalizing import finalize_when_complete, locked
+from evaluations.models import Experiment, WorkUnit
+from evaluations.planning import settle_cancelled
+from evaluations.running import abandon_calls
+
+log = logging.getLogger(__name__)
+LIMIT = 500
+HARD_CANCEL_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Ready work that a bell may be rung for."""
+
+    kind: str
+    queue: str
+    experiment: int
+    candidate: int | None
+    metric: str
+
+
+def sweep() -> int:
+    """One sweep; how many leases had lapsed."""
+    lapsed = _lapsed()
+    for unit_id, epoch in lapsed:
+        _safely(_expire, unit_id, epoch)
+    _take_from_cancelled()
+    for pk in Experiment.objects.filter(state__in=("running", "cancelling"))[:LIMIT].values_list("pk", flat=True):
+        _safely(_conclude, pk)
+    return len(lapsed)
+
+
+def _lapsed() -> list[tuple[int, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, epoch FROM evaluations_workunit WHERE state = 'leased' AND lease_until < clock_timestamp()"
+            " ORDER BY lease_until LIMIT %s",
+            [LIMIT],
+        )
+        return cursor.fetchall()
+
+
+def _expire(unit_id: int, epoch: int) -> None:
+    unit = WorkUnit.objects.get(pk=unit_id)
+    if poison.crashed(unit_id, epoch, code="lease_expired", message=f"its worker ({unit.owner}) vanished"):
+        log.warning("work unit %s: the lease of %s lapsed", unit_id, unit.owner)
+        abandon_calls(unit)
+
+
+def _take_from_cancelled() -> None:
+    """A minute after a cancel, workers that still hold a unit lose it: their late writes are refused by the fence."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE evaluations_workunit unit
+            SET state = 'cancelled', epoch = unit.epoch + 1, lease_until = NULL, done_at = clock_timestamp()
+            FROM evaluations_experiment experiment
+            WHERE experiment.id = unit.experiment_id AND experiment.state = 'cancelling' AND unit.state = 'leased'
+              AND experiment.finished_at < clock_timestamp() - %s * interval '1 second'
+            """,
+            [HARD_CANCEL_SECONDS],
+        )
+
+
+def _conclude(pk: int) -> None:
+    """End a cancelled experiment whose workers are gone; make the finalize unit that a crash may have prevented."""
+    with transaction.atomic():
+        experiment = locked(pk)
+        if experiment.state == "cancelling":
+            WorkUnit.objects.filter(experiment=experiment, state="ready").update(state="cancelled")
+            settle_cancelled(experiment)
+        elif experiment.state == "running":
+            open_units = WorkUnit.objects.filter(experiment=experiment, state__in=("ready", "leased"))
+            if not open_units.exists():
+                finalize_when_complete(experiment)
+
+
+def _safely(step: object, *args: object) -> None:
+    try:
+        step(*args)  # type: ignore[operator]
+    except DatabaseError:
+        raise
+    except Exception:
+        log.exception("a sweep step failed; the others go on")
+
+
+def waiting(queues: tuple[str, ...]) -> list[Waiting]:
+    """Groups of ready work for these queues, oldest first: one bell each can put an idle worker to it."""
+    due = Q(state="ready", queue__in=queues, next_at__lte=_clock())
+    runs = Q(kind="plan", experiment__state="planning") | (~Q(kind="plan") & Q(experiment__state="running"))
+    groups = WorkUnit.objects.filter(due & runs).order_by("id")
+    found = groups.values_list("kind", "queue", "experiment_id", "candidate_id", "metric")[: LIMIT * 4]
+    return list(
+        dict.fromkeys(
+            Waiting(kind, queue, exp, cand if kind == "generate" else None, metric)
+            for kind, queue, exp, cand, metric in found
+        )
+    )
+
+
+def _clock() -> object:
+    from evaluations.leasing import _in
+
+    return _in(0.0)

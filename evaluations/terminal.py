@@ -1,0 +1,150 @@
+"""The terminal's face of an experiment: a progress bar with the time left and the money spent, then the comparison."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from evaluations import comparing, planning
+from evaluations.exporting import write_rows
+from evaluations.models import Experiment
+
+Document = dict[str, Any]
+HEADLINES = ("rougeLsum", "rouge1", "rouge2", "meteor", "bertscore_f1")
+GLYPHS = {"better": "▲ better", "worse": "▼ worse", "no clear difference": "≈ no clear difference"}
+
+
+def run(experiment: Experiment, *, json_to: Path | None = None, export_to: Path | None = None) -> int:
+    """Start, watch, print, write. Returns the exit status: 0, or 3 when some examples have errors or a model stopped."""
+    from lumigator.laptop import workers_running
+
+    planning.start(experiment)
+    if comparing.workers_alive():
+        watch(experiment)
+    else:
+        with workers_running():
+            watch(experiment)
+    document = comparing.comparison(experiment)
+    show(document)
+    if json_to:
+        json_to.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    if export_to:
+        write_rows(experiment, export_to)
+    return 0 if experiment.state == "completed" else 3
+
+
+def watch(experiment: Experiment, *, every: float = 0.5) -> None:
+    """Draw the progress until the experiment has ended or is paused."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
+        task = bar.add_task("planning", total=None, left="")
+        while True:
+            now = comparing.progress(experiment)
+            bar.update(
+                task, description=_doing(now), completed=now["done"], total=now["total"] or None, left=_left(now)
+            )
+            if now["is_final"]:
+                return
+            if now["state"] == "paused":
+                console.print(f"[yellow]Paused: {escape(now['problem'] or now['pause_reason'])}[/]")
+                return
+            time.sleep(every)
+
+
+def _doing(now: Document) -> str:
+    busy = next((each for each in now["candidates"] if each["done"] < each["total"]), None)
+    return escape(busy["label"][:36]) if busy else now["label"].lower()
+
+
+def _left(now: Document) -> str:
+    words = []
+    if now["eta_seconds"] is not None:
+        minutes, seconds = divmod(int(now["eta_seconds"]), 60)
+        words.append(f"about {minutes}:{seconds:02d} left")
+    if now["spent_usd"]:
+        words.append(f"{now['spent_usd']:.4f} USD")
+    return ", ".join(words)
+
+
+def show(document: Document) -> None:
+    """Print the comparison: the sentence, the table, the reasons and the caveats."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    primary = document["primary_metric"]
+    shown = list(dict.fromkeys([primary, *(part for part in HEADLINES if _has(document, part))]))[:5]
+    labels = {part["name"]: part["label"] for part in document["parts"]}
+    console.print(f"\n[bold]{escape(document['recommendation']['sentence'])}[/]\n")
+    for alarm in document["alarms"]:
+        console.print(f"[red]! {escape(alarm)}[/]")
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("candidate", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column(f"{labels.get(primary, primary)} [95 %]", justify="right", no_wrap=True)
+    for part in shown[1:]:
+        table.add_column(labels.get(part, part), justify="right")
+    for header in ("answered", "s/doc", "USD/1000"):
+        table.add_column(header, justify="right")
+    table.add_column("against the leader")
+    for row in document["candidates"]:
+        table.add_row(*_cells(row, primary, shown), style="dim" if row["is_baseline"] else "")
+    console.print(table)
+    for reason in document["recommendation"]["reasons"]:
+        console.print(f"  {escape(reason)}")
+    for caveat in document["recommendation"]["caveats"]:
+        console.print(f"  [yellow]·[/] {escape(caveat)}")
+
+
+def _has(document: Document, part: str) -> bool:
+    return any(row["metrics"].get(part, {}).get("mean") is not None for row in document["candidates"])
+
+
+def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
+    mine = row["metrics"].get(primary, {})
+    star = "* " if row["best_group"] else "  "
+    name = star + escape(row["label"]) + (" (baseline)" if row["is_baseline"] else "")
+    latency = row["latency_ms"]["p50"]
+    cost = row["cost_per_1000_usd"]
+    told = row["versus_leader"].get(primary)
+    return [
+        name,
+        str(mine.get("n", row["n"])),
+        _interval(mine),
+        *(_number(row["metrics"].get(part, {}).get("mean")) for part in shown[1:]),
+        "-" if row["answer_rate"] is None else f"{row['answer_rate']:.0%}",
+        "-" if latency is None else f"{latency / 1000:.2f}",
+        "unpriced" if cost is None else f"{cost:.2f}",
+        escape(row["problem"][:60]) if row["problem"] else (_versus(told) if told else ""),
+    ]
+
+
+def _versus(told: Document) -> str:
+    if told["difference"] is None:
+        return told["verdict"]
+    return f"{told['difference']:+.3f} {GLYPHS.get(told['verdict'], told['verdict'])}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(mine: Document) -> str:
+    if mine.get("mean") is None:
+        return "-"
+    if mine["low"] is None:
+        return f"{mine['mean']:.3f}"
+    return f"{mine['mean']:.3f} [{mine['low']:.3f}, {mine['high']:.3f}]"

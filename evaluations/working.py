@@ -1,0 +1,237 @@
+"""Working is the life of a worker process: hear the bell, claim, do, renew, sweep, stop in time.
+
+One process serves one or more queues. Dramatiq brings the bells; three threads of our own keep the promises that no
+broker makes: the renewer (leases), the sweeper (what crashes left) and the poller (work nobody rang for).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import dramatiq
+from django.conf import settings
+from django.db import OperationalError, close_old_connections, connection
+from django.db.models.functions import Now
+from redis.exceptions import RedisError
+
+from evaluations import actors, leasing, planning, running, scoring, sweeping
+from evaluations.finalizing import finalize
+from evaluations.leasing import Fenced, Lease
+from evaluations.models import Candidate, Worker
+from evaluations.warming import WarmModels
+from lumigator import doorbell
+from models_registry.hosting import HostDied
+from models_registry.providers import ProviderError
+
+log = logging.getLogger(__name__)
+SHARE_SECONDS = 60.0
+"""After this long on one candidate the bell is rung again, so that runs and teams take turns."""
+THREADS = {"gpu": 1, "api": 4, "cpu": 1}
+STOP_SECONDS = 20.0
+
+_current: WorkerProcess | None = None
+
+
+def current() -> WorkerProcess:
+    """The worker of this process. Raises RuntimeError outside of one."""
+    if _current is None:
+        raise RuntimeError("this process is no worker: start one with `lumigator worker --queue cpu`")
+    return _current
+
+
+class WorkerProcess:
+    """See the module. `run()` returns when `stop()` was called or SIGTERM arrived."""
+
+    def __init__(self, queues: tuple[str, ...]) -> None:
+        global _current
+        self.queues = queues
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{'+'.join(queues)}"
+        self.models = WarmModels()
+        self._stopping = threading.Event()
+        self._stop_at = float("inf")
+        self._held: dict[int, Lease] = {}
+        self._lock = threading.Lock()
+        self._alone = threading.Semaphore(sum(THREADS[queue] for queue in queues))
+        _current = self
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        signal.signal(signal.SIGINT, lambda *_: self.stop())
+        Worker.objects.update_or_create(
+            name=self.name, defaults={"queues": list(self.queues), "stopped_at": None, "seen_at": Now()}
+        )
+        threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (
+                ("renewer", lambda: self._every(settings.RENEW_SECONDS, self._renew)),
+                ("sweeper", lambda: self._every(settings.SWEEP_SECONDS, self._sweep)),
+                ("poller", lambda: self._every(settings.SWEEP_SECONDS, self._poll)),
+            )
+        ]
+        # Prefetching would let one worker hoard bells that an idle one could answer.
+        os.environ.setdefault("dramatiq_queue_prefetch", "1")
+        ears = dramatiq.Worker(
+            doorbell.broker,
+            queues=set(self.queues),
+            worker_timeout=500,
+            worker_threads=sum(THREADS[queue] for queue in self.queues),
+        )
+        for thread in threads:
+            thread.start()
+        ears.start()
+        log.info("worker %s is ready", self.name)
+        self._stopping.wait()
+        ears.stop(timeout=int(STOP_SECONDS * 1000))
+        self.models.close()
+        close_old_connections()
+        Worker.objects.filter(name=self.name).update(stopped_at=Now())
+        connection.close()
+        log.info("worker %s has stopped", self.name)
+
+    def stop(self) -> None:
+        """Stop claiming; finish the current batch or call, for at most STOP_SECONDS; give the rest back."""
+        self._stop_at = min(self._stop_at, time.monotonic() + STOP_SECONDS * 0.6)
+        self._stopping.set()
+
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def _must_drop(self) -> bool:
+        """Whether even the batch in hand must be given up."""
+        return time.monotonic() > self._stop_at
+
+    def _every(self, seconds: float, step: Callable[[], None]) -> None:
+        """Do `step` again and again, some jitter apart, whatever the database does meanwhile."""
+        while not self._stopping.wait(seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter, not a secret
+            try:
+                close_old_connections()
+                step()
+            except OperationalError as exc:
+                log.warning("the database does not answer (%s); trying again", str(exc).strip().splitlines()[0])
+                connection.close()
+            except Exception:
+                log.exception("a background step failed; trying again")
+
+    def _renew(self) -> None:
+        with self._lock:
+            held = list(self._held.values())
+        leasing.renew(held)
+
+    def _sweep(self) -> None:
+        Worker.objects.filter(name=self.name).update(seen_at=Now())
+        sweeping.sweep()
+
+    def _poll(self) -> None:
+        """Ring for ready work whose bell was lost; with Redis gone, do one piece of it here."""
+        for work in sweeping.waiting(self.queues):
+            if self.is_stopping():
+                return
+            if self._someone_will_hear(work.queue):
+                continue
+            if not actors.send_for(work) and self._alone.acquire(blocking=False):
+                try:
+                    actor, args = actors.call_for(work)
+                    actor.fn(*args)
+                finally:
+                    self._alone.release()
+
+    def _someone_will_hear(self, queue: str) -> bool:
+        """Whether unheard bells still lie in the queue, so that another one would only add to them."""
+        try:
+            return bool(doorbell.broker.client.llen(f"{doorbell.broker.namespace}:{queue}"))
+        except RedisError:
+            return False
+
+    # --- work ---------------------------------------------------------------------------------------------------
+
+    def plan(self, experiment: int) -> None:
+        self._all("plan", planning.plan, experiment=experiment)
+
+    def score(self, experiment: int, metric: str) -> None:
+        self._all("score", scoring.score, experiment=experiment, metric=metric)
+
+    def finalize(self, experiment: int) -> None:
+        self._all("finalize", finalize, experiment=experiment)
+
+    def _all(self, kind: str, do: Callable[[Lease], None], **which: int | str) -> None:
+        """Claim and do units of one kind until none is ready."""
+        while not self.is_stopping():
+            lease = leasing.claim(kind, self.name, **which)  # type: ignore[arg-type]
+            if lease is None:
+                return
+            with self._keeping(lease):
+                try:
+                    do(lease)
+                except Fenced as exc:
+                    log.warning("%s", exc)
+                except OperationalError:
+                    raise
+                except Exception as exc:
+                    log.exception("%s unit %s failed", kind, lease.unit.pk)
+                    _give_back_broken(lease, exc)
+
+    def advance(self, candidate_id: int) -> None:
+        """Generate for one candidate until nothing is ready, the time share is used up, or the worker stops."""
+        began = time.monotonic()
+        candidate = Candidate.objects.select_related("experiment", "connection").filter(pk=candidate_id).first()
+        if candidate is None or candidate.queue not in self.queues:
+            return
+        while not self.is_stopping():
+            lease = leasing.claim("generate", self.name, candidate=candidate_id)
+            if lease is None:
+                return
+            with self._keeping(lease):
+                self._generate(lease, candidate)
+            if time.monotonic() - began > SHARE_SECONDS:
+                doorbell.send(actors.advance, candidate.queue, candidate_id)
+                return
+
+    def _generate(self, lease: Lease, candidate: Candidate) -> None:
+        try:
+            model = self.models.get(candidate)
+            running.generate(lease, candidate, model, self._must_drop)
+        except Fenced as exc:
+            log.warning("%s", exc)
+        except running.Stopped:
+            leasing.release(lease)
+        except HostDied as exc:
+            running.crash(lease, exc)
+        except ProviderError as exc:
+            if exc.failure == "stop":
+                running.stop_candidate(candidate, exc)
+            else:
+                log.warning("candidate %s: %s", candidate.pk, exc)
+                leasing.release(lease, after=exc.retry_after or 10.0)
+        except OperationalError:
+            raise
+        except Exception as exc:
+            log.exception("generate unit %s failed", lease.unit.pk)
+            _give_back_broken(lease, exc)
+
+    @contextmanager
+    def _keeping(self, lease: Lease) -> Iterator[None]:
+        """The renewer keeps this lease until the block ends."""
+        with self._lock:
+            self._held[lease.unit.pk] = lease
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(lease.unit.pk, None)
+
+
+def _give_back_broken(lease: Lease, exc: Exception) -> None:
+    """A bug met this unit: count it like a crash, so that it is tried again, but not for ever."""
+    from evaluations import poison
+
+    poison.crashed(lease.unit.pk, lease.epoch, code="bug", message=f"{type(exc).__name__}: {exc}"[:300])

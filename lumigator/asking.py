@@ -1,0 +1,130 @@
+"""Asking turns what was typed on the command line into datasets, models and experiments."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from django.contrib.auth.models import User
+from django.core.files import File
+from django.db.models import Model
+
+from datasets_app.ingest import ingest
+from datasets_app.models import Dataset
+from evaluations import importing, planning
+from evaluations.models import Experiment
+from lumigator.laptop import prepare
+from lumigator.models import Team
+from models_registry import choosing
+from models_registry.models import ModelEntry
+from models_registry.providers import ProviderError
+
+M = TypeVar("M", bound=Model)
+
+
+class NotFound(ValueError):
+    """The thing that was named is not there; says what is."""
+
+
+def found(kind: type[M], pk: int) -> M:
+    """The row with this id. Raises NotFound."""
+    row = kind._default_manager.filter(pk=pk).first()
+    if row is None:
+        raise NotFound(
+            f"there is no {kind._meta.verbose_name} {pk}: `lumigator {kind._meta.verbose_name_plural}` lists them"
+        )
+    return row
+
+
+def dataset_of(team: Team, user: User, path: Path, options: Namespace) -> Dataset:
+    """The file as a dataset; the one that the same bytes with the same columns already made, if any."""
+    columns: dict[str, Any] | None = None
+    if options.source_column or options.reference_column:
+        columns = {"source": options.source_column or "examples", "references": options.reference_column or []}
+    if not path.is_file():
+        raise NotFound(f"{path}: there is no such file")
+    with path.open("rb") as handle:
+        return ingest(team=team, user=user, name=path.name, file=File(handle, name=path.name), columns=columns)
+
+
+def model_of(team: Team, text: str) -> str | dict[str, Any]:
+    """What `-m` named: a folder of this machine becomes a registry entry, everything else is looked up."""
+    folder = Path(text).expanduser()
+    if "://" not in text and folder.is_dir():
+        return choosing.register_folder(team, folder).slug
+    if "://" not in text and (text.startswith((".", "/", "~"))):
+        raise ProviderError(f"{text}: there is no such folder", code="no_weights", failure="stop")
+    return text
+
+
+def experiment_on_file(team: Team, user: User, options: Namespace) -> Experiment:
+    """The experiment that `lumigator evaluate` asks for, not yet started. Raises Refused, BadFile, ProviderError."""
+    predictions = [_named_file(text) for text in options.predictions]
+    dataset = dataset_of(team, user, options.data, options)
+    experiment = planning.create(
+        team=team,
+        user=user,
+        data={
+            "name": f"{options.data.name}: which model?",
+            "dataset": dataset,
+            "models": [model_of(team, text) for text in options.model],
+            "metrics": options.metrics,
+            "primary_metric": options.primary_metric,
+            "prompt": options.prompt,
+            "sample": {"n": options.sample, "seed": options.seed},
+            "budget_usd": options.budget,
+            "baselines": not options.no_baselines,
+            "may_be_empty": bool(predictions),
+        },
+    )
+    for name, path in predictions:
+        importing.import_file(experiment, name, path)
+    return experiment
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not Path(path).is_file():
+        raise NotFound(f"--predictions {text}: give NAME=FILE with a file that exists")
+    return name, Path(path)
+
+
+def datasets(options: Namespace) -> int:
+    team, user = prepare()
+    if options.what == "add":
+        dataset = dataset_of(team, user, Path(options.which or ""), options)
+        print(f"dataset {dataset.pk}: {dataset.n_examples} documents, {dataset.n_with_reference} with a reference")
+        return 0
+    rows = Dataset.objects.filter(team=team)
+    for dataset in [found(Dataset, int(options.which))] if options.what == "show" else rows[:200]:
+        print(f"{dataset.pk:>6}  {dataset.state:<10} {dataset.n_examples:>8} documents  {dataset.name}")
+    return 0
+
+
+def models(options: Namespace) -> int:
+    team, _ = prepare()
+    if options.what == "add":
+        wish = model_of(team, options.which or "")
+        entry = choosing.resolve(team, str(wish))
+        if entry.pk is None:
+            entry.save()
+        print(entry.slug)
+        return 0
+    entries = ModelEntry.objects.filter(team=team)
+    if options.what == "show":
+        entries = entries.filter(slug=options.which)
+        if not entries:
+            raise NotFound(f"there is no model {options.which!r}: `lumigator models` lists them")
+    for entry in entries:
+        why = choosing.why_not(entry)
+        print(f"{entry.slug:<58} {entry.privacy:<9} {'ready' if not why else why}")
+    return 0
+
+
+def experiments(options: Namespace) -> int:
+    team, _ = prepare()
+    rows = Experiment.objects.filter(team=team)
+    for experiment in [found(Experiment, int(options.which))] if options.what == "show" else rows[:200]:
+        print(f"{experiment.pk:>6}  {experiment.state:<22} {experiment.n_examples:>8} documents  {experiment.name}")
+    return 0

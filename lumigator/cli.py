@@ -1,0 +1,233 @@
+"""The command line: `lumigator …`. Each command is a few lines here and a verb elsewhere.
+
+Exit status: 0 done, 2 the request was wrong (said in words), 3 done but some examples have errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lumigator import embedded, environment
+
+Arguments = argparse.Namespace
+QUEUES = ("gpu", "api", "cpu")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    environment.load()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lumigator.settings")
+    options = parser().parse_args(arguments)
+    if options.run is new_key:
+        return new_key(options)
+    try:
+        with embedded.attach():
+            import django
+
+            django.setup()
+            return _in_words(options)
+    except embedded.EmbeddedError as exc:
+        print(f"lumigator: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _in_words(options: Arguments) -> int:
+    """Run the command; what the user asked wrongly is said without a traceback."""
+    from datasets_app.ingest import BadFile
+    from evaluations.planning import Refused
+    from lumigator.asking import NotFound
+    from models_registry.providers import ProviderError
+
+    try:
+        return options.run(options)
+    except Refused as exc:
+        for field, sentences in exc.errors.items():
+            for sentence in sentences:
+                print(f"lumigator: {field}: {sentence}", file=sys.stderr)
+    except BadFile as exc:
+        print(f"lumigator: {exc}", file=sys.stderr)
+    except (ProviderError, NotFound, FileNotFoundError) as exc:
+        print(f"lumigator: {exc}", file=sys.stderr)
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="lumigator", description="Find the right model for your own summarization work.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    up_ = _command(commands, "up", up, "start everything on this machine: services, web pages, workers")
+    up_.add_argument("--port", type=int, default=8000, help="of the web pages on 127.0.0.1 (default 8000)")
+
+    demo_ = _command(commands, "demo", demo, "run the sample experiment to its end, then serve it (SERVE=0: do not)")
+    demo_.add_argument("--port", type=int, default=8000)
+    demo_.add_argument("--no-serve", action="store_true", default=os.environ.get("SERVE") == "0")
+    demo_.add_argument("--sample", type=int, help="only this many documents")
+
+    run = _command(commands, "evaluate", evaluate, "compare models on your own file, here and now")
+    run.add_argument("data", type=Path, metavar="DATA", help="CSV or JSONL file with your documents")
+    run.add_argument("-m", "--model", action="append", default=[], metavar="MODEL", help="registry slug, URI or folder")
+    run.add_argument("--predictions", action="append", default=[], metavar="NAME=FILE", help="outputs made elsewhere")
+    run.add_argument("--metrics", nargs="+", metavar="NAME")
+    run.add_argument("--primary-metric", metavar="PART")
+    run.add_argument("--source-column", metavar="NAME")
+    run.add_argument("--reference-column", action="append", metavar="NAME")
+    run.add_argument("--prompt", help="template; {document} is replaced")
+    run.add_argument("--sample", type=int, metavar="N", help="a seeded sample of this many documents")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--budget", type=float, metavar="USD", help="never spend more than this")
+    run.add_argument("--no-baselines", action="store_true", help="leave out lead-3, random and the oracle")
+    run.add_argument("--json", type=Path, metavar="OUT", help="write the comparison document")
+    run.add_argument("--export", type=Path, metavar="DIR", help="write outputs and scores per example as JSONL")
+
+    compare_ = _command(commands, "compare", compare, "print the comparison of an experiment")
+    compare_.add_argument("experiment", type=int)
+    compare_.add_argument("--json", action="store_true")
+    compare_.add_argument("--metric", default="")
+
+    worker_ = _command(commands, "worker", work, "do the work of one or more queues until stopped")
+    worker_.add_argument("--queue", action="append", choices=QUEUES, required=True)
+
+    for name, about in (("datasets", "your datasets"), ("models", "the registry"), ("experiments", "your experiments")):
+        listing = _command(
+            commands, name, {"datasets": datasets, "models": models, "experiments": experiments}[name], about
+        )
+        listing.add_argument("what", nargs="?", default="list", choices=("list", "show", "add"))
+        listing.add_argument("which", nargs="?", help="id or slug (show), file, folder or URI (add)")
+        if name == "datasets":
+            listing.add_argument("--source-column")
+            listing.add_argument("--reference-column", action="append")
+
+    token_ = _command(commands, "token", token, "make an API token and print it, once")
+    token_.add_argument("--name", default="command line")
+    token_.add_argument("--role", default="editor", choices=("viewer", "editor", "admin"))
+
+    _command(commands, "sign-in", sign_in, "print a one-time sign-in link")
+    _command(commands, "doctor", doctor, "check this installation and say in words what is wrong")
+    _command(commands, "new-key", new_key, "print a fresh secret for LUMIGATOR_SECRET_KEY or LUMIGATOR_ENCRYPTION_KEYS")
+    return top
+
+
+def _command(commands: Any, name: str, run: Callable[[Arguments], int], about: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    made.set_defaults(run=run)
+    return made
+
+
+def up(options: Arguments) -> int:
+    from lumigator.laptop import prepare, web, workers
+    from lumigator.models import SignInLink
+    from lumigator.supervising import supervise
+
+    _, owner = prepare()
+    secret = SignInLink.issue(owner)
+    print(
+        f"Lumigator is at http://127.0.0.1:{options.port}/ - sign in, once: http://127.0.0.1:{options.port}/sign-in/{secret}/"
+    )
+    return supervise([web(options.port), *workers()])
+
+
+def demo(options: Arguments) -> int:
+    from lumigator.demonstrating import demonstrate
+
+    status, experiment = demonstrate(sample=options.sample)
+    if options.no_serve or status not in (0, 3):
+        return 0 if status == 3 else status
+    print(f"\nThe same, with every document: http://127.0.0.1:{options.port}/experiments/{experiment.pk}/comparison/")
+    return up(options)
+
+
+def evaluate(options: Arguments) -> int:
+    from evaluations import terminal
+    from lumigator.asking import experiment_on_file
+    from lumigator.laptop import prepare
+
+    team, owner = prepare()
+    experiment = experiment_on_file(team, owner, options)
+    return terminal.run(experiment, json_to=options.json, export_to=options.export)
+
+
+def compare(options: Arguments) -> int:
+    from evaluations import comparing, terminal
+    from evaluations.models import Experiment
+    from lumigator.asking import found
+
+    experiment = found(Experiment, options.experiment)
+    document = comparing.comparison(experiment, metric=options.metric)
+    print(json.dumps(document, indent=2)) if options.json else terminal.show(document)
+    return 0
+
+
+def work(options: Arguments) -> int:
+    from evaluations.working import WorkerProcess
+    from lumigator.supervising import exit_with_parent
+
+    exit_with_parent()
+    WorkerProcess(tuple(dict.fromkeys(options.queue))).run()
+    return 0
+
+
+def datasets(options: Arguments) -> int:
+    from lumigator import asking
+
+    return asking.datasets(options)
+
+
+def models(options: Arguments) -> int:
+    from lumigator import asking
+
+    return asking.models(options)
+
+
+def experiments(options: Arguments) -> int:
+    from lumigator import asking
+
+    return asking.experiments(options)
+
+
+def token(options: Arguments) -> int:
+    from lumigator.laptop import prepare
+    from lumigator.models import ApiToken, Role
+
+    team, owner = prepare()
+    _, secret = ApiToken.issue(user=owner, team=team, name=options.name, role=Role(options.role))
+    print(secret)
+    return 0
+
+
+def sign_in(options: Arguments) -> int:
+    from lumigator.laptop import prepare
+    from lumigator.models import SignInLink
+
+    _, owner = prepare()
+    print(f"/sign-in/{SignInLink.issue(owner)}/")
+    return 0
+
+
+def doctor(options: Arguments) -> int:
+    from lumigator.examining import findings
+
+    wrong = 0
+    for good, sentence in findings():
+        print(("ok   " if good else "WRONG"), sentence)
+        wrong += not good
+    return 1 if wrong else 0
+
+
+def new_key(options: Arguments) -> int:
+    import base64
+    import secrets
+
+    print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

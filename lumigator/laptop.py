@@ -1,0 +1,79 @@
+"""The laptop mode's household: one team, one owner, a migrated database, and the worker processes beside a command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.contrib.auth.models import User
+from django.core.management import call_command
+
+from lumigator.models import Membership, Role, Team
+from lumigator.supervising import Child, supervise
+from models_registry import catalogue
+
+
+def prepare() -> tuple[Team, User]:
+    """Bring the database up to date and make sure of the team `home`, its owner and its catalogue. Safe to repeat."""
+    call_command("migrate", verbosity=0)
+    team = found_team("Home", "home")
+    owner, is_new = User.objects.get_or_create(username="owner", defaults={"is_staff": True, "is_superuser": True})
+    if is_new:
+        owner.set_unusable_password()
+        owner.save()
+    Membership.objects.get_or_create(team=team, user=owner, defaults={"role": Role.ADMIN})
+    return team, owner
+
+
+def found_team(name: str, slug: str) -> Team:
+    """The team with this slug, made if need be, with the shipped catalogue and the keys of the environment."""
+    team, _ = Team.objects.get_or_create(slug=slug, defaults={"name": name})
+    catalogue.seed(team)
+    catalogue.seed_connections(team)
+    return team
+
+
+def worker(name: str, *queues: str) -> Child:
+    command = [
+        sys.executable,
+        "-m",
+        "lumigator.cli",
+        "worker",
+        *(word for queue in queues for word in ("--queue", queue)),
+    ]
+    # One thread per process for numerics: two gained nothing in decoding and collapsed beside a busy neighbour.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return Child(name, command, environment=threads, watches_parent=True)
+
+
+def workers() -> list[Child]:
+    """The worker processes of one machine: one for local models, one for calls and scores."""
+    return [worker("models", "gpu"), worker("work", "cpu", "api")]
+
+
+def web(port: int) -> Child:
+    """The web server on loopback."""
+    command = [sys.executable, "-m", "gunicorn", "lumigator.wsgi", "--bind", f"127.0.0.1:{port}"]
+    return Child(
+        "web", [*command, "--workers", "1", "--threads", "8", "--access-logfile", "/dev/null", "--log-level", "warning"]
+    )
+
+
+@contextmanager
+def workers_running() -> Iterator[None]:
+    """Worker processes for as long as the block runs, quiet but for errors."""
+    stop = threading.Event()
+    children = [
+        Child(each.name, each.command, {**each.environment, "LOG_LEVEL": "ERROR"}, each.watches_parent)
+        for each in workers()
+    ]
+    thread = threading.Thread(target=supervise, args=(children, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=40)

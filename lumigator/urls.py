@@ -1,0 +1,39 @@
+"""Every address of Lumigator. Each app owns its pages (`urls`) and its endpoints (`api.router`)."""
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import DefaultRouter
+
+from datasets_app.api import router as datasets
+from evaluations.api import router as evaluations
+from lumigator import views
+from models_registry.api import router as registry
+
+router = DefaultRouter()
+for app_router in (datasets, registry, evaluations):
+    router.registry.extend(app_router.registry)
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("sign-in/", views.SignIn.as_view(), name="sign-in"),
+    path("sign-in/<str:secret>/", views.sign_in_by_link, name="sign-in-by-link"),
+    path("sign-out/", views.SignOut.as_view(), name="sign-out"),
+    path("guide/", views.guide, name="guide"),
+    path("components/", views.components, name="components"),
+    path("datasets/", include("datasets_app.urls")),
+    path("models/", include("models_registry.urls")),
+    path("experiments/", include("evaluations.urls")),
+    path("healthz", views.alive, name="alive"),
+    path("readyz", views.ready, name="ready"),
+    path("api/v1/health/", views.health, name="api-health"),
+    path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/v1/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="api-docs"),
+    path("api/v1/", include(router.urls)),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "lumigator.views.bad_request"
+handler403 = "lumigator.views.forbidden"
+handler404 = "lumigator.views.not_found"
+handler500 = "lumigator.views.server_error"
