@@ -14,7 +14,17 @@ from datasets_app.models import Dataset, Example
 
 @admin.register(Dataset)
 class DatasetAdmin(admin.ModelAdmin):
-    list_display = ["name", "team", "state", "origin", "n_examples", "n_with_reference", "privacy", "size", "created_at"]
+    list_display = [
+        "name",
+        "team",
+        "state",
+        "origin",
+        "n_examples",
+        "n_with_reference",
+        "privacy",
+        "size",
+        "created_at",
+    ]
     list_filter = ["state", "origin", "privacy", ("team", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["team"]
     search_fields = ["name", "file_name", "=sha256"]
@@ -77,7 +87,9 @@ class ExampleAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Example]:
         examples = super().get_queryset(request)
-        is_list = request.resolver_match is not None and request.resolver_match.url_name == "datasets_example_changelist"
+        is_list = (
+            request.resolver_match is not None and request.resolver_match.url_name == "datasets_example_changelist"
+        )
         return examples.defer("source", "references", "tags") if is_list else examples
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:

@@ -94,7 +94,7 @@ def tag_columns(dataset: Dataset) -> dict[str, str]:
 def _most_references(dataset: Dataset) -> int:
     if "max_references" in dataset.profile:
         return dataset.profile["max_references"]
-    return dataset.examples.aggregate(most=Max("references__len"))["most"] or 0  # type: ignore[attr-defined]
+    return dataset.examples.aggregate(most=Max("references__len"))["most"] or 0
 
 
 def _examples(dataset: Dataset) -> Iterator[Example]:

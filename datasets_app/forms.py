@@ -81,7 +81,9 @@ def chosen_columns(data: Mapping[str, str], header: Sequence[str]) -> tuple[Colu
         use = data.get(f"use-{position}", "")
         named[use if use in USES else ""].append(name)
     problems = [
-        Problem(None, "", f"{len(named[use])} columns are chosen as {USES[use]}: {', '.join(named[use])}.", "Choose one.")
+        Problem(
+            None, "", f"{len(named[use])} columns are chosen as {USES[use]}: {', '.join(named[use])}.", "Choose one."
+        )
         for use in SINGLE
         if len(named[use]) > 1
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -28,9 +28,7 @@ from lumigator.models import Team
 SAMPLE = Path(__file__).parent / "samples" / "workplace.jsonl"
 SAMPLE_NAME = "Workplace texts (sample)"
 SAMPLE_COLUMNS = Columns("examples", ("ground_truth", "ground_truth_2"), "id", "", ("kind", "length"))
-COPY = (
-    f'COPY "{Example._meta.db_table}" (dataset_id, index, key, source, "references", "group", tags) FROM STDIN'  # noqa: S608
-)
+COPY = f'COPY "{Example._meta.db_table}" (dataset_id, index, key, source, "references", "group", tags) FROM STDIN'
 
 
 class BadFile(Exception):
@@ -59,8 +57,7 @@ def ingest(
     columns. Without a `name` the dataset is called like its file. Raises BadFile, and then nothing is stored.
     """
     file_name = _base_name(file_name or getattr(file, "name", None) or str(file))
-    opened: AbstractContextManager[Any] = open(file, "rb") if isinstance(file, Path | str) else nullcontext(file)
-    with opened as stream, transaction.atomic():
+    with Path(file).open("rb") if isinstance(file, Path | str) else nullcontext(file) as stream, transaction.atomic():
         stream.seek(0)
         measured = _Measured(stream)
         gathered = Gathered()

@@ -34,7 +34,11 @@ GROUPS = ("group", "groups", "category", "domain")
 NUMBER = re.compile(r"\s*[-+]?[$€£]?\s*(\d[\d\s,.']*|\.\d+)([eE][-+]?\d+)?\s*%?\s*")
 
 FOREIGN = (  # what people upload by mistake, by its first bytes
-    (b"PK\x03\x04", "It is an Excel workbook or a zip archive.", "Export the sheet as CSV (UTF-8), or unpack it first."),
+    (
+        b"PK\x03\x04",
+        "It is an Excel workbook or a zip archive.",
+        "Export the sheet as CSV (UTF-8), or unpack it first.",
+    ),
     (b"\xd0\xcf\x11\xe0", "It is an old Excel or Word file.", "Export the sheet as CSV (UTF-8)."),
     (b"\x1f\x8b", "It is compressed (gzip).", "Unpack it first."),
     (b"(\xb5/\xfd", "It is compressed (zstd).", "Unpack it first."),
@@ -97,7 +101,7 @@ def guess_columns(header: Sequence[str], first: Sequence[Mapping[str, Any]] = ()
     """The mapping that the names suggest: `examples` and `ground_truth` (with `ground_truth_2` …) by default, common
     synonyms otherwise; `source` is empty where no name is known. In a file that we exported, what is left are tags.
 
-    `first` holds the cells of the first rows: a column of numbers is taken for the document only where nothing else can be.
+    `first` holds the cells of the first rows: a column of numbers is taken for the document only if no other can be.
     """
     tidy = {name: re.sub(r"[\s\-.]+", "_", name.strip().lower()) for name in header}
 
@@ -120,7 +124,9 @@ def guess_columns(header: Sequence[str], first: Sequence[Mapping[str, Any]] = ()
 def _our_own(header: Sequence[str], tidy: Mapping[str, str]) -> Columns:
     """The columns of `exporting`, and everything else as tags."""
     source, key, group = (name if name in header else "" for name in ("examples", "id", "group"))
-    references = _family({name: plain for name, plain in tidy.items() if name == plain}, taken=set(), words=REFERENCES[:1])
+    references = _family(
+        {name: plain for name, plain in tidy.items() if name == plain}, taken=set(), words=REFERENCES[:1]
+    )
     used = {EXPORT_INDEX, source, key, group, *references}
     return Columns(source, references, key, group, tuple(name for name in header if name not in used))
 
@@ -368,7 +374,7 @@ def _build(record: Record, columns: Columns) -> Iterator[Row | Problem]:
     key, problem = _label(number, columns.id, cells, "An id")
     group, other = _label(number, columns.group, cells, "A group")
     problems.extend(one for one in (problem, other) if one)
-    tags = {}
+    tags: dict[str, Any] = {}
     for name in columns.tags:
         cell = cells.get(name)
         if isinstance(cell, bool | int | float) and len(str(cell)) <= MAX_LABEL_CHARACTERS:

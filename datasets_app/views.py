@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import messages
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Left
@@ -49,7 +50,9 @@ def upload(request: HttpRequest) -> HttpResponse:
         pending.hold(request, data["file"], name=data["name"], privacy=data["privacy"])
         return redirect("dataset-check")
     status = 422 if form.is_bound else 200
-    return render(request, "datasets/upload.html", {"form": form, "formats": formats.available().values()}, status=status)
+    return render(
+        request, "datasets/upload.html", {"form": form, "formats": formats.available().values()}, status=status
+    )
 
 
 @require(Role.EDITOR)
@@ -85,7 +88,7 @@ def _store(request: HttpRequest, waiting: pending.Pending, columns: Columns) -> 
     with waiting.open() as file, transaction.atomic():
         dataset = ingest(
             team=team_of(request),
-            user=request.user,
+            user=cast(User, request.user),  # pages are for the signed-in
             name=waiting.name,
             file=file,
             columns=columns.as_dict(),
@@ -134,7 +137,7 @@ def _shown(cell: Any) -> str:
 @require(Role.EDITOR)
 @require_POST
 def sample(request: HttpRequest) -> HttpResponse:
-    dataset = ingest_sample(team_of(request), request.user)
+    dataset = ingest_sample(team_of(request), cast(User, request.user))
     record(request, "dataset.sample", dataset)
     return redirect("dataset", dataset.pk)
 
@@ -149,7 +152,6 @@ def dataset(request: HttpRequest, pk: int) -> HttpResponse:
         "lengths": [pair for pair in lengths if pair[1]],
         "examples": _table(found, 0, PREVIEWED),
         "exports": list(EXPORTS),
-        "may_delete": found.team_id == team_of(request).pk,
     }
     return render(request, "datasets/dataset.html", context)
 
@@ -189,7 +191,7 @@ def example(request: HttpRequest, pk: int, index: int) -> HttpResponse:
 @require(Role.EDITOR)
 @require_POST
 def delete(request: HttpRequest, pk: int) -> HttpResponse:
-    found = get_object_or_404(Dataset.objects.for_user(request.user), pk=pk, team=team_of(request))
+    found = _mine(request, pk)
     try:
         with transaction.atomic():
             record(request, "dataset.delete", found, n_examples=found.n_examples)
@@ -209,11 +211,16 @@ def _table(found: Dataset, start: int, n: int) -> list[dict[str, Any]]:
     """The beginnings of `n` examples from index `start`: documents of a megabyte stay in the database."""
     rows = Example.objects.filter(dataset=found, index__gte=start).order_by("index")
     beginnings = {"start": Left("source", 220), "reference": Left("references__0", 160)}
-    table = list(rows.values("index", "key", "group", "tags", n_references=F("references__len"), **beginnings)[:n])
-    for line in table:
-        line["label"] = line["key"] or f"#{line['index'] + 1}"
-        line["words"] = [line["tags"].get(name, "") for name in found.columns.get("tags", ())]
-    return table
+    lines = rows.values("index", "key", "group", "tags", n_references=F("references__len"), **beginnings)[:n]
+    tags = found.columns.get("tags", ())
+    return [
+        {
+            **line,
+            "label": line["key"] or f"#{line['index'] + 1}",
+            "words": [line["tags"].get(name, "") for name in tags],
+        }
+        for line in lines
+    ]
 
 
 def _number(text: str | None) -> int | None:

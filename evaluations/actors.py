@@ -5,10 +5,16 @@ Messages carry ids, never data; a message that is lost, doubled, late or nonsens
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import dramatiq
 
 from evaluations.models import Experiment, WorkUnit
 from lumigator import doorbell
+
+if TYPE_CHECKING:
+    from evaluations.sweeping import Waiting
+    from evaluations.working import WorkerProcess
 
 PARALLEL = 4
 """Bells per group of ready units: as many workers as may usefully share it."""
@@ -34,7 +40,7 @@ def finalize(experiment_id: int) -> None:
     _worker().finalize(experiment_id)
 
 
-def _worker():  # type: ignore[no-untyped-def]
+def _worker() -> WorkerProcess:
     from evaluations.working import current
 
     return current()
@@ -62,13 +68,13 @@ def _announce_ready(experiment: Experiment) -> None:
         announce("score", experiment, metric=name)
 
 
-def send_for(work: object) -> bool:
+def send_for(work: Waiting) -> bool:
     """Ring for one `sweeping.Waiting` now; False when Redis cannot be reached."""
     actor, args = call_for(work)
-    return doorbell.send(actor, work.queue, *args)  # type: ignore[attr-defined]
+    return doorbell.send(actor, work.queue, *args)
 
 
-def call_for(work) -> tuple[dramatiq.Actor, tuple[int | str, ...]]:  # type: ignore[no-untyped-def, type-arg]
+def call_for(work: Waiting) -> tuple[Any, tuple[Any, ...]]:
     """The actor and arguments that do one `sweeping.Waiting`."""
     if work.kind == "generate":
         return advance, (work.candidate,)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -158,7 +159,7 @@ class _In(Now):
         super().__init__()
         self.seconds = seconds
 
-    def as_postgresql(self, compiler: object, connection: object, **context: object) -> tuple[str, list[float]]:
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
         return "clock_timestamp() + %s * interval '1 second'", [self.seconds]
 
 

@@ -25,7 +25,7 @@ from models_registry import choosing
 from models_registry.models import ModelEntry
 from models_registry.providers import ProviderError
 
-SLICE = {"gpu": 64, "api": 25, "cpu": 64}
+SLICE = {"gpu": 32, "api": 25, "cpu": 64}
 SCORE_SLICE = 256
 RETRYABLE = (
     "worker_crash", "hang", "oom", "rate_limited", "unavailable", "unreachable", "malformed_response", "timeout",
@@ -324,7 +324,7 @@ def _units_for(
 
 
 def score_units(
-    experiment: Experiment, candidate: Candidate, frozen: dict[str, Any], indexes: Sequence[int], round_: int
+    experiment: Experiment, candidate: Candidate, frozen: dict[str, Any], indexes: Sequence[int] | np.ndarray[Any, Any], round_: int
 ) -> Iterator[WorkUnit]:
     """The units that score these examples of a candidate with one metric."""
     metric = metric_plugins.available()[frozen["name"]]

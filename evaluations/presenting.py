@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from evaluations import metrics
 from evaluations.templatetags.words import decimals
 
 Row = dict[str, Any]
@@ -171,6 +172,13 @@ class Shown:
         return _metric(self.baseline, self.part.name)["mean"] if self.baseline else None
 
     @property
+    def scale_rows(self) -> list[Row]:
+        """What the column of intervals is scaled to: the models and the best baseline, so that one baseline far away
+        does not squeeze the differences that matter."""
+        models = [row for row in self.rows if not row["is_baseline"]]
+        return [*models, self.baseline] if self.baseline and models else models or self.rows
+
+    @property
     def n(self) -> int:
         return max((_metric(row, self.part.name).get("n") or 0 for row in self.rows), default=0)
 
@@ -193,7 +201,8 @@ class Shown:
                 "low": interval.get("low"),
                 "high": interval.get("high"),
                 "href": f"#candidate-{row['candidate']}",
-                "is_baseline": row.get("is_baseline"),
+                "is_baseline": row["is_baseline"],
+                "is_ceiling": row.get("uses_references"),
             }
 
     @property
@@ -283,7 +292,13 @@ def against(found: Mapping[str, Any], wish: str) -> tuple[str, str | None]:
     return "none", None
 
 
-def parts_of(found: Mapping[str, Any], primary: str) -> list[str]:
-    """The metric parts that any output was scored on, the primary one first."""
-    names = dict.fromkeys(name for output in found["outputs"] for name in output.get("scores") or {})
-    return sorted(names, key=lambda name: name != primary)
+def scored_parts(found: Mapping[str, Any], primary: str) -> tuple[list[metrics.Part], list[metrics.Part]]:
+    """(the headline parts, the primary one first; the rest) that any output was scored on. A precision or a recall
+    that is not the primary part is of the rest: its F-measure is the headline."""
+    owners = metrics.part_owner()
+    names = dict.fromkeys(name for output in found["outputs"] for name in output["scores"])
+    parts = [owners[name].part(name) for name in names if name in owners]
+    first = [part for part in parts if part.name == primary]
+    others = [part for part in parts if part.name != primary]
+    detail = [part for part in others if part.name.endswith(("_precision", "_recall"))]
+    return first + [part for part in others if part not in detail], detail

@@ -169,12 +169,14 @@ def example(request: HttpRequest, pk: int, index: int) -> HttpResponse:
     except Example.DoesNotExist:
         raise Http404 from None
     against, compared = presenting.against(found, request.GET.get("against", "reference"))
+    headlines, details = presenting.scored_parts(found, experiment.primary_metric)
     context = {
         "experiment": experiment,
         "found": found,
         "against": against,
         "compared": compared,
-        "parts": presenting.parts_of(found, experiment.primary_metric),
+        "headlines": headlines,
+        "details": details,
     }
     return render(request, "evaluations/example.html", context)
 

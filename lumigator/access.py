@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 def membership(request: HttpRequest | Request) -> Membership | None:
     """The membership that this request acts under: the token's team, else the team chosen in the session, else the
-    user's first. None for people without a team. Kept on the request."""
-    if hasattr(request, "_lumigator_membership"):
-        return request._lumigator_membership
-    found = _find_membership(request)
-    request._lumigator_membership = found  # type: ignore[union-attr]
-    return found
+    user's first. None for people without a team. Kept on the user, who is made anew for every request."""
+    user: Any = request.user
+    if not user.is_authenticated:
+        return None
+    if not hasattr(user, "acting_membership"):
+        user.acting_membership = _find_membership(request)
+        # Querysets scope themselves by this: a role counts only in the team it was given in (SECURITY S3).
+        user.acting_team = user.acting_membership.team_id if user.acting_membership else None
+    return cast("Membership | None", user.acting_membership)
 
 
 def _find_membership(request: HttpRequest | Request) -> Membership | None:
-    if not request.user.is_authenticated:
-        return None
     mine = Membership.objects.filter(user=request.user).select_related("team").order_by("id")
     token = getattr(request, "auth", None)
     if isinstance(token, ApiToken):
@@ -105,6 +106,7 @@ class TokenAuthentication(BaseAuthentication):
             raise AuthenticationFailed("This API token is unknown, expired or revoked. Make a new one and send it.")
         if token.last_used_at is None or (now - token.last_used_at).total_seconds() > 60:
             ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+        token.user.acting_team = token.team_id  # type: ignore[attr-defined]  # until `membership` says the same
         return token.user, token
 
     def authenticate_header(self, request: Request) -> str:
@@ -134,6 +136,7 @@ def team_context(request: HttpRequest) -> dict[str, Any]:
     found = membership(request)
     return {
         "team": found.team if found else None,
+        "teams": Team.objects.filter(memberships__user=request.user),
         "role": role,
         "may_edit": bool(role and role.covers(Role.EDITOR)),
         "may_administer": bool(role and role.covers(Role.ADMIN)),

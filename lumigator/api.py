@@ -58,7 +58,7 @@ def problem(exc: Exception, context: dict[str, Any]) -> Response | None:
     code = getattr(exc, "default_code", "error") if not isinstance(exc, Http404) else "not_found"
     response.data = {
         "type": f"/problems/{code}",
-        "title": getattr(exc, "default_detail", None) and str(exc.default_detail) or detail,  # type: ignore[attr-defined]
+        "title": (getattr(exc, "default_detail", None) and str(exc.default_detail)) or detail,  # type: ignore[attr-defined]
         "status": response.status_code,
         "detail": detail,
         "errors": errors,
@@ -95,8 +95,8 @@ def idempotent(action: Callable[..., Response]) -> Callable[..., Response]:
             return action(view, request, *args, **kwargs)
         if len(key) > 200:
             raise exceptions.ValidationError({"Idempotency-Key": "at most 200 characters"})
-        names = [file.name for file in request.FILES.values()]
-        body = json.dumps([request.data, names], sort_keys=True, default=str)
+        files = [[file.name, _digest_of(file)] for file in request.FILES.values()]
+        body = json.dumps([request.data, files], sort_keys=True, default=str)
         mine = {"user": request.user, "route": f"{request.method} {request.path}"[:200], "key": key}
         print_ = sha256(body.encode()).hexdigest()
         try:
@@ -117,6 +117,14 @@ def idempotent(action: Callable[..., Response]) -> Callable[..., Response]:
         return Response(stored.body, status=stored.status, headers={"Idempotent-Replay": "true"})
 
     return once
+
+
+def _digest_of(file: Any) -> str:
+    found = sha256()
+    for chunk in file.chunks():
+        found.update(chunk)
+    file.seek(0)
+    return found.hexdigest()
 
 
 class _Unprocessable(exceptions.APIException):

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     environment.load()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lumigator.settings")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     options = parser().parse_args(arguments)
     if options.run is new_key:
         return new_key(options)

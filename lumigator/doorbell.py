@@ -32,7 +32,7 @@ class DatabaseConnections(dramatiq.Middleware):
 
 # No Retries, no TimeLimit, no AgeLimit: rows decide what is tried again. Heartbeat and maintenance only matter as a
 # second net; the default maintenance chance redelivered a killed worker's message after 17 minutes.
-broker = RedisBroker(
+broker = RedisBroker(  # type: ignore[no-untyped-call]
     client=Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=10),
     middleware=[DatabaseConnections()],
     heartbeat_timeout=30_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,11 @@ from django.core.management import call_command
 from lumigator.models import Membership, Role, Team
 from lumigator.supervising import Child, supervise
 from models_registry import catalogue
+
+# One thread per process for numerics: two gained nothing in decoding and collapsed beside a busy neighbour.
+ONE_THREAD = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+MEMORY_PER_MODEL = 6 << 30
 
 
 def prepare() -> tuple[Team, User]:
@@ -44,14 +50,23 @@ def worker(name: str, *queues: str) -> Child:
         "worker",
         *(word for queue in queues for word in ("--queue", queue)),
     ]
-    # One thread per process for numerics: two gained nothing in decoding and collapsed beside a busy neighbour.
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return Child(name, command, environment=threads, watches_parent=True)
+    return Child(name, command, environment={**QUIET, **ONE_THREAD}, watches_parent=True)
 
 
 def workers() -> list[Child]:
-    """The worker processes of one machine: one for local models, one for calls and scores."""
-    return [worker("models", "gpu"), worker("work", "cpu", "api")]
+    """The worker processes of one machine: for local models one per core that has memory for it (one in all where
+    there is a GPU), and one for calls and scores."""
+    return [
+        *(worker(f"models-{number}", "gpu") for number in range(1, _model_workers() + 1)),
+        worker("work", "cpu", "api"),
+    ]
+
+
+def _model_workers() -> int:
+    if shutil.which("nvidia-smi"):
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, memory // MEMORY_PER_MODEL, 4))
 
 
 def web(port: int) -> Child:

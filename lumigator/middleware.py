@@ -1,4 +1,4 @@
-"""Give every request an id that its logs, its audit lines and its error page share."""
+"""Give every request an id that its logs, its audit lines and its error page share, and the team it acts for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
+
+from lumigator.access import membership
 
 ACCEPTED = re.compile(r"[A-Za-z0-9-]{8,64}")
 
@@ -28,3 +30,15 @@ class RequestId:
         if not request.path.startswith("/static/"):
             response.setdefault("Cache-Control", "no-store")
         return response
+
+
+class ActingTeam:
+    """Decides, before any view runs, for which team this request acts, so that no queryset reaches beyond it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith("/static/"):
+            membership(request)
+        return self.get_response(request)

@@ -34,9 +34,7 @@ class Team(models.Model):
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    members: models.ManyToManyField[User, Membership] = models.ManyToManyField(
-        settings.AUTH_USER_MODEL, through="Membership", related_name="teams"
-    )
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="teams")
 
     class Meta:
         ordering = ["name"]
@@ -62,10 +60,12 @@ class OwnedQuerySet(models.QuerySet[Any]):
     """A queryset of things that belong to a team. Every page and endpoint starts from `for_user`."""
 
     def for_user(self, user: AbstractBaseUser | AnonymousUser) -> OwnedQuerySet:
-        """What `user` may see: the things of the teams they are a member of; nothing for the anonymous."""
+        """What `user` may see: the things of the team they act for in this request (of all their teams where no
+        request is at hand, on the command line); nothing for the anonymous or for people without a team."""
         if not user.is_authenticated or not user.is_active:
             return self.none()
-        return self.filter(team__memberships__user=user)
+        mine = self.filter(team__memberships__user=user)
+        return mine.filter(team=user.acting_team) if hasattr(user, "acting_team") else mine
 
 
 def digest(secret: str) -> str:

@@ -100,6 +100,12 @@ def as_user():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(autouse=True)
+def _quick_passwords(settings) -> None:  # type: ignore[no-untyped-def]
+    """PBKDF2 takes 0.4 s of CPU by design; the tests' people need no such protection."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
 def _storage_in_a_temporary_folder(tmp_path: Path, settings) -> Iterator[None]:  # type: ignore[no-untyped-def]
     storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": tmp_path / "storage"}}
     settings.STORAGES = {**settings.STORAGES, "default": storage}

@@ -19,6 +19,7 @@ urlpatterns = [
     path("sign-in/", views.SignIn.as_view(), name="sign-in"),
     path("sign-in/<str:secret>/", views.sign_in_by_link, name="sign-in-by-link"),
     path("sign-out/", views.SignOut.as_view(), name="sign-out"),
+    path("team/", views.choose_team, name="choose-team"),
     path("guide/", views.guide, name="guide"),
     path("components/", views.components, name="components"),
     path("datasets/", include("datasets_app.urls")),

@@ -9,9 +9,9 @@ from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.decorators import method_decorator
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.decorators import api_view, permission_classes
@@ -23,7 +23,7 @@ from datasets_app.models import Dataset
 from evaluations import metrics
 from evaluations.models import Experiment
 from lumigator.access import record
-from lumigator.models import SignInLink
+from lumigator.models import Membership, SignInLink
 from models_registry import providers
 
 
@@ -66,6 +66,15 @@ def sign_in_by_link(request: HttpRequest, secret: str) -> HttpResponse:
         return render(request, "sign_in_by_link.html", {"is_spent": True}, status=410)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     record(request, "sign-in", detail="one-time link")
+    return redirect("home")
+
+
+@require_POST
+def choose_team(request: HttpRequest) -> HttpResponse:
+    """Act for another of one's teams from now on, in this session."""
+    mine = Membership.objects.filter(user_id=request.user.pk, team=request.POST.get("team") or 0)
+    chosen = get_object_or_404(mine)
+    request.session["team"] = chosen.team_id
     return redirect("home")
 
 

@@ -78,10 +78,8 @@ def add(team: Team, *, uri: str, slug: str = "", architecture: str = "", **facts
     errors: dict[str, list[str]] = {}
     _settle_architecture(entry, architecture, errors)
     _set(entry, facts)
-    _judge(entry, errors)
-    if wrong := slug_problem(entry.slug):
-        errors["slug"] = [wrong]
-    elif ModelEntry.objects.filter(team=team, slug=entry.slug).exists():
+    errors |= problems_of(entry)
+    if "slug" not in errors and ModelEntry.objects.filter(team=team, slug=entry.slug).exists():
         errors["slug"] = [f"the registry has a model {entry.slug!r}: change that one, or give this one another slug"]
     if errors:
         raise Refused(errors)
@@ -103,6 +101,16 @@ def change(entry: ModelEntry, **facts: Any) -> ModelEntry:
         raise Refused(errors)
     entry.save(update_fields=list(facts))
     return entry
+
+
+def problems_of(entry: ModelEntry, *, any_option: bool = False) -> dict[str, list[str]]:
+    """What is wrong with an entry, by field: {field: [sentence, …]}. With `any_option` options may be more than
+    OPTIONS: administrators tune with them."""
+    errors: dict[str, list[str]] = {}
+    _judge(entry, errors, any_option=any_option)
+    if wrong := slug_problem(entry.slug):
+        errors["slug"] = [wrong]
+    return errors
 
 
 def usual_slug(entry: ModelEntry) -> str:
@@ -146,11 +154,13 @@ def _set(entry: ModelEntry, facts: Mapping[str, Any]) -> None:
         setattr(entry, name, value)
 
 
-def _judge(entry: ModelEntry, errors: dict[str, list[str]], only: set[str] | None = None) -> None:
+def _judge(
+    entry: ModelEntry, errors: dict[str, list[str]], *, only: set[str] | None = None, any_option: bool = False
+) -> None:
     """Add what is wrong with the entry, by field; with `only`, what these fields are to blame for."""
     found: dict[str, list[str]] = {
         "generation": _json_problems(entry.generation),
-        "options": _json_problems(entry.options) or _option_problems(entry.options),
+        "options": _json_problems(entry.options) or ([] if any_option else _option_problems(entry.options)),
         "tasks": _task_problems(entry.tasks),
         "revision": _revision_problems(entry),
         "price_out": _price_problems(entry),

@@ -337,7 +337,9 @@ class AddConnection(ConnectionFacts):
     provider = serializers.CharField(max_length=30, help_text="openai, mistral or endpoint; fixed once it is made.")
 
     def validate_provider(self, provider: str) -> str:
-        return _one_of("provider", provider, sorted(connecting.services()))
+        if provider not in (known := connecting.services()):
+            raise ValidationError(f"there is no service {provider!r}; there is {', '.join(sorted(known))}")
+        return provider
 
 
 @extend_schema_view(

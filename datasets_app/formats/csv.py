@@ -129,7 +129,10 @@ def _header_problems(header: Header) -> list[Problem]:
     if len(names) > MAX_COLUMNS:
         return [
             Problem(
-                row, "", f"There are {len(names)} columns, more than {MAX_COLUMNS}.", "Keep the columns that are needed."
+                row,
+                "",
+                f"There are {len(names)} columns, more than {MAX_COLUMNS}.",
+                "Keep the columns that are needed.",
             )
         ]
     problems = []

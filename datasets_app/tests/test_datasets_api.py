@@ -81,7 +81,8 @@ def test_problems_are_named_by_row_and_column(as_user, bob):
         {"loc": "row 3, column examples", "msg": "The document is blank. Fill it in, or remove the row."},
         {
             "loc": "row 4",
-            "msg": "It has 3 cells, the header has 2. Put cells that hold the delimiter or a line break in double quotes.",
+            "msg": "It has 3 cells, the header has 2. "
+            "Put cells that hold the delimiter or a line break in double quotes.",
         },
     ]
     assert not Dataset.objects.exists()
@@ -95,7 +96,12 @@ def test_further_problems_are_counted(as_user, bob):
 
 @pytest.mark.parametrize(
     ("fields", "loc"),
-    [({"file": ""}, "file"), ({"privacy": "public"}, "privacy"), ({"name": "a\0b"}, "name"), ({"name": "x" * 201}, "name")],
+    [
+        ({"file": ""}, "file"),
+        ({"privacy": "public"}, "privacy"),
+        ({"name": "a\0b"}, "name"),
+        ({"name": "x" * 201}, "name"),
+    ],
 )
 def test_a_wrong_field_is_named(as_user, bob, fields, loc):
     answer = as_user(bob, api=True).post(URL, {"file": file(), "name": "x"} | fields, format="multipart")
@@ -139,6 +145,13 @@ def test_the_profile(as_user, vera, mails):
     assert body["source_words"] == {"n": 2, "min": 2, "median": 2.5, "mean": 2.5, "p95": 3.0, "max": 3}
     assert (body["n_examples"], body["n_with_reference"], body["n_with_several_references"]) == (2, 1, 0)
     assert body["groups"] == {"n": 0, "is_capped": False, "largest": []}
+
+
+def test_a_profile_that_was_not_computed_is_absent_with_a_reason(as_user, vera, atlas):
+    importing = Dataset.objects.create(team=atlas, name="x", sha256="")
+    answer = as_user(vera, api=True).get(f"{URL}{importing.pk}/profile/")
+    assert answer.status_code == 409
+    assert "when a dataset becomes ready" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("name", "start"), [("csv", "\ufefflumigator_index,id,group,examples"), ("jsonl", "{")])
@@ -195,10 +208,13 @@ def test_another_team_learns_nothing(as_user, charlie, mails, path):
     assert client.delete(f"{URL}{mails.pk}/").status_code == 404
 
 
-def test_nobody_deletes_in_a_team_they_do_not_act_for(as_user, charlie, atlas, mails):
+def test_a_role_counts_only_in_its_own_team(as_user, charlie, atlas, mails):
     atlas.memberships.create(user=charlie, role="viewer")  # an administrator of Basalt, a viewer here
-    assert as_user(charlie, api=True).get(f"{URL}{mails.pk}/").status_code == 200
-    assert as_user(charlie, api=True).delete(f"{URL}{mails.pk}/").status_code == 403
+    client = as_user(charlie, api=True)
+    assert client.delete(f"{URL}{mails.pk}/").status_code == 404, "acting for Basalt, Atlas is out of sight"
+    client.post("/team/", {"team": atlas.pk}, format="multipart")
+    assert client.get(f"{URL}{mails.pk}/").status_code == 200
+    assert client.delete(f"{URL}{mails.pk}/").status_code == 403
 
 
 def test_the_anonymous_are_refused(client, mails):
@@ -214,14 +230,20 @@ def test_a_list_takes_as_many_queries_whatever_its_length(as_user, vera, atlas, 
 
 
 def test_the_schema_knows_the_upload_and_the_download(as_user, vera):
-    schema = as_user(vera, api=True).get("/api/v1/schema/", headers={"Accept": "application/vnd.oai.openapi+json"}).json()
+    schema = (
+        as_user(vera, api=True).get("/api/v1/schema/", headers={"Accept": "application/vnd.oai.openapi+json"}).json()
+    )
     upload = schema["paths"][URL]["post"]
     (name,) = upload["requestBody"]["content"]
     assert name == "multipart/form-data"
-    fields = schema["components"]["schemas"]["UploadRequest" if "UploadRequest" in schema["components"]["schemas"] else "Upload"]
+    fields = schema["components"]["schemas"][
+        "UploadRequest" if "UploadRequest" in schema["components"]["schemas"] else "Upload"
+    ]
     assert {"file", "name", "source_column", "reference_columns", "privacy"} <= set(fields["properties"])
     assert fields["properties"]["file"]["format"] in ("uri", "binary")
     download = schema["paths"][f"{URL}{{id}}/download/"]["get"]
     assert set(download["responses"]["200"]["content"]) == {"text/csv", "application/x-ndjson"}
-    examples = schema["paths"][f"{URL}{{id}}/examples/"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    examples = schema["paths"][f"{URL}{{id}}/examples/"]["get"]["responses"]["200"]["content"]["application/json"][
+        "schema"
+    ]
     assert examples["$ref"].endswith("PaginatedExampleList")

@@ -28,9 +28,9 @@ def mails(atlas, bob):
     return ingest(team=atlas, user=bob, name="Mails", file=ContentFile(CSV, name="mails.csv"))
 
 
-def choose(client, data=CSV, name="mails.csv", **fields):
+def choose(client, data=CSV, file_name="mails.csv", **fields):
     fields = {"privacy": "any", "name": ""} | fields
-    return client.post(UPLOAD, {"file": SimpleUploadedFile(name, data), **fields})
+    return client.post(UPLOAD, {"file": SimpleUploadedFile(file_name, data), **fields})
 
 
 def text_of(answer):
@@ -44,7 +44,7 @@ def waiting_files():
 
 def test_a_file_is_looked_at_and_then_stored(as_user, bob):
     client = as_user(bob)
-    answer = choose(client, name="mails.csv", privacy="local_only")
+    answer = choose(client, privacy="local_only")
     assert (answer.status_code, answer["Location"]) == (302, CHECK)
     assert not Dataset.objects.exists()
 
@@ -54,7 +54,9 @@ def test_a_file_is_looked_at_and_then_stored(as_user, bob):
     assert uses == {"id": "id", "examples": "source", "ground_truth": "reference", "kind": ""}
     assert "one two three" in text_of(page)
 
-    answer = client.post(CHECK, {"action": "store", "use-0": "id", "use-1": "source", "use-2": "reference", "use-3": "tag"})
+    answer = client.post(
+        CHECK, {"action": "store", "use-0": "id", "use-1": "source", "use-2": "reference", "use-3": "tag"}
+    )
     dataset = Dataset.objects.get()
     assert answer["Location"] == f"/datasets/{dataset.pk}/"
     assert (dataset.name, dataset.file_name, dataset.privacy) == ("mails", "mails.csv", "local_only")
@@ -65,12 +67,12 @@ def test_a_file_is_looked_at_and_then_stored(as_user, bob):
 
 def test_unknown_columns_are_asked_about(as_user, bob):
     client = as_user(bob)
-    choose(client, b"nr,body,short\n1,hello there,hi\n")
+    choose(client, b"nr,words,short\n1,hello there,hi\n")
     page = client.get(CHECK)
     assert "No column is known to hold the documents" in text_of(page)
     page = client.post(CHECK, {"action": "look", "use-1": "source", "use-2": "reference"})
     assert page.context["problems"] == []
-    assert {one.name: one.use for one in page.context["uses"]} == {"nr": "", "body": "source", "short": "reference"}
+    assert {one.name: one.use for one in page.context["uses"]} == {"nr": "", "words": "source", "short": "reference"}
     assert not Dataset.objects.exists()
     client.post(CHECK, {"action": "store", "use-1": "source", "use-2": "reference"})
     assert Dataset.objects.get().examples.get().references == ["hi"]
@@ -104,7 +106,9 @@ def test_problems_further_down_are_found_when_storing(as_user, bob):
     assert not Dataset.objects.exists()
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfea\0", b"PK\x03\x04", b"examples\ncaf\xe9", b'{"examples": "\\ud800"}', b" \n"])
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfea\0", b"PK\x03\x04", b"examples\ncaf\xe9", b'{"examples": "\\ud800"}', b" \n"]
+)
 def test_a_file_that_cannot_be_read_gives_a_page(as_user, bob, data):
     client = as_user(bob)
     choose(client, data)
@@ -149,7 +153,9 @@ def test_what_nobody_confirmed_is_swept_after_a_day(as_user, bob, monkeypatch):
 def test_names_and_cells_are_never_markup(as_user, bob):
     client = as_user(bob)
     evil = "<script>alert(1)</script>"
-    choose(client, json.dumps({"examples": evil, evil: evil, "kind": evil}).encode(), name=f"{evil}.jsonl", privacy="any")
+    choose(
+        client, json.dumps({"examples": evil, evil: evil, "kind": evil}).encode(), name=evil, file_name=f"{evil}.jsonl"
+    )
     pages = [client.get(CHECK)]
     client.post(CHECK, {"action": "store", "use-0": "source", "use-1": "reference", "use-2": "tag"})
     pk = Dataset.objects.get().pk
@@ -186,7 +192,7 @@ def test_examples_page_by_page_and_one_whole(as_user, vera, atlas):
     assert "?from=50" in text_of(last)
     assert (last.context["later"], last.context["earlier"]) == (None, 50)
     one = text_of(client.get(f"/datasets/{dataset.pk}/examples/119/"))
-    assert f"{long}119" in one
+    assert f"{long} 119" in one
     assert "120 of 120" in one
     assert client.get(f"/datasets/{dataset.pk}/examples/120/").status_code == 404
 

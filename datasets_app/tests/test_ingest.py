@@ -132,7 +132,7 @@ def test_a_dataset_that_is_ready_never_changes(atlas):
         lambda: Dataset.objects.filter(pk=dataset.pk).update(sha256="0" * 64),
         lambda: Dataset.objects.filter(pk=dataset.pk).update(state="importing"),
     ):
-        with pytest.raises(DatabaseError, match="never becomes|cannot be changed"), transaction.atomic():
+        with pytest.raises(DatabaseError, match=r"never becomes|cannot be changed"), transaction.atomic():
             change()
     assert list(dataset.examples.values_list("source", flat=True)) == ["one two three", "four five"]
 
@@ -191,7 +191,9 @@ rows = st.lists(
         source=text.filter(lambda one: one.strip() and not any(c.isdigit() for c in one)),
         references=st.lists(text.filter(str.strip), max_size=3),
         group=label,
-        tags=st.dictionaries(st.sampled_from(["kind", "=kind", "id", "text", "tag_id"]), label.filter(bool), max_size=3),
+        tags=st.dictionaries(
+            st.sampled_from(["kind", "=kind", "id", "text", "tag_id"]), label.filter(bool), max_size=3
+        ),
     ),
     min_size=1,
     max_size=4,

@@ -91,7 +91,8 @@ def test_a_bad_input_is_named_by_place_and_cure(name):
     assert problem.where == where
     assert message in problem.message
     assert cure in problem.cure
-    assert problem.message.endswith(".") and problem.cure.endswith((".", "again."))
+    assert problem.message.endswith(".")
+    assert problem.cure.endswith(".")
 
 
 def test_a_missing_column_is_said_once_with_those_there_are():
@@ -113,7 +114,8 @@ def test_every_problem_of_a_file_is_found_in_order():
 
 def test_a_problem_never_shows_another_row():
     problems = problems_of(b"examples,b\nsecret,1\nx,y,z\n")
-    assert problems and not any("secret" in str(problem) for problem in problems)
+    assert problems
+    assert not any("secret" in str(problem) for problem in problems)
 
 
 def test_at_most_a_hundred_problems_are_kept_and_the_others_counted():
@@ -205,7 +207,7 @@ def test_a_stream_that_gives_one_byte_at_a_time_reads_the_same():
         def read(self, size=-1):
             return super().read(1)
 
-    data = "\ufeffexamples,ground_truth\r\n\"ä\r\nö\",€\r\n𝄞,\r\n".encode()
+    data = '\ufeffexamples,ground_truth\r\n"ä\r\nö",€\r\n𝄞,\r\n'.encode()
     assert list(read(Dripping(data))) == list(read(io.BytesIO(data))) == [Row(2, "ä\r\nö", ["€"]), Row(3, "𝄞", [])]
 
 
@@ -218,7 +220,9 @@ def test_every_format_says_what_it_is():
 
 # Text that PostgreSQL can hold, with what trips parsers up well represented.
 text = st.text(
-    st.one_of(st.sampled_from("\",;\t|'=+-@\r\n {}[]\\"), st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    st.one_of(
+        st.sampled_from("\",;\t|'=+-@\r\n {}[]\\"), st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    ),
     max_size=30,
 )
 document = text.filter(lambda one: one.strip() and reading.NUMBER.fullmatch(one) is None)
@@ -268,7 +272,8 @@ def test_no_bytes_raise_anything_and_all_that_comes_out_can_be_stored(data):
     assert found, "neither a row nor a problem"
     for one in found:
         if isinstance(one, Problem):
-            assert one.message and one.cure
+            assert one.message
+            assert one.cure
             str(one).encode()
         else:
             for value in (one.source, *one.references, one.key, one.group):

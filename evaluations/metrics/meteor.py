@@ -27,10 +27,11 @@ ABOUT = """METEOR aligns the words of the output with those of a reference: firs
 recall weighing nine times as much, and takes off up to half when the aligned words are scattered instead of standing
 in the same order. It lies between 0 and 1, higher is better; an identical text of n words reaches 1 - 0.5/n³, so
 nearly 1. Because of stems and synonyms it is kinder to paraphrases than ROUGE, and because of the weight on recall it
-favours longer outputs. Where it misleads: synonyms are matched without looking at the sense, facts are not checked,
-and stems and synonyms are English only. This is "METEOR (NLTK)": its scale differs from the Java program that older
-papers used (.40 against .22 on the same summaries), so never compare it with those figures. With several references
-the best one counts (option "max"), or the mean."""
+favours longer outputs. Where it misleads: synonyms are matched without looking at the sense, and only by stem ("big"
+never meets "large", whose stem is "larg"); facts are not checked; stems and synonyms are English only. This is
+"METEOR (NLTK)": its scale differs from the Java program that older papers used (.40 against .22 on the same
+summaries), so never compare it with those figures. With several references the best one counts (option "max"), or
+the mean."""
 
 PARTS = (Part("meteor", "METEOR (NLTK)", about="Aligned words, stems and synonyms, with weight on recall and order."),)
 DEFAULTS: dict[str, Any] = {"references": "max"}
@@ -74,7 +75,7 @@ def compare(reference: Prepared, output: Prepared) -> float:
     precision = matches / len(output.words)
     recall = matches / len(reference.words)
     mean = (precision * recall) / (ALPHA * precision + (1 - ALPHA) * recall)
-    penalty = GAMMA * (chunks(pairs) / matches) ** BETA
+    penalty: float = GAMMA * (chunks(pairs) / matches) ** BETA
     return (1 - penalty) * mean
 
 
@@ -84,7 +85,9 @@ def align(reference: Prepared, output: Prepared) -> list[tuple[int, int]]:
     Three rounds, each over what the one before has left, from the last word to the first; a word takes the last free
     partner. As in NLTK, the third round looks up the synonyms of *stems*: that is its published behaviour.
     """
-    pairs, left, free = _match(list(range(len(output.words))), output.words, reference.words, range(len(reference.words)))
+    pairs, left, free = _match(
+        list(range(len(output.words))), output.words, reference.words, range(len(reference.words))
+    )
     stemmed, left, free = _match(left, output.stems, reference.stems, free)
     pairs += stemmed
     if left and free:

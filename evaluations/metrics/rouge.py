@@ -54,7 +54,9 @@ def _parts() -> tuple[Part, ...]:
         title, unit = TITLES[kind], UNITS[kind]
         parts += [
             Part(kind, title, about=f"Overlap in {unit}: balance of precision and recall (F)."),
-            Part(f"{kind}_precision", f"{title} precision", about=f"Share of the output found in the reference, {unit}."),
+            Part(
+                f"{kind}_precision", f"{title} precision", about=f"Share of the output found in the reference, {unit}."
+            ),
             Part(f"{kind}_recall", f"{title} recall", about=f"Share of the reference found in the output, {unit}."),
         ]
     return tuple(parts)
@@ -153,7 +155,7 @@ def _scorer(stemmer: bool, tokenizer: str) -> Any:
     from rouge_score_rs.tokenizers import CharacterTokenizer, UnicodeTokenizer
 
     chosen = {"rouge-score": None, "unicode": UnicodeTokenizer(), "character": CharacterTokenizer()}[tokenizer]
-    return FastScorer(list(KINDS), use_stemmer=stemmer, tokenizer=chosen)
+    return FastScorer(list(KINDS), use_stemmer=stemmer, tokenizer=chosen)  # type: ignore[no-untyped-call]
 
 
 def _remembered(reference: str, options: Options) -> str:

@@ -53,7 +53,8 @@ def interval_bar(
 ) -> dict[str, Any]:
     """120×14: a dot at the mean (or difference), a whisker from low to high, and a rule at `rule` (a baseline, or 0).
 
-    Nothing is drawn without a mean or a scale. A bound that is missing draws the dot alone.
+    Nothing is drawn without a mean or a scale. A bound that is missing draws the dot alone; a mean outside the scale
+    is an arrow at the edge.
     """
     interval = interval or {}
     middle = _number(interval.get("mean", interval.get("difference")))
@@ -64,6 +65,9 @@ def interval_bar(
     reads = score(middle, digits)
     if low is not None and high is not None:
         reads += f", 95% interval {score(low, digits)} to {score(high, digits)}"
+    beyond = "left" if middle < scale[0] else "right" if middle > scale[1] else ""
+    if beyond:
+        low = high = None
     base = _number(rule)
     if base is not None and not scale[0] <= base <= scale[1]:
         base = None
@@ -71,6 +75,7 @@ def interval_bar(
         "drawn": True,
         "reads": reads,
         "tone": tone,
+        "beyond": beyond,
         "dot": at(middle),
         "low": at(low) if low is not None and high is not None else None,
         "high": at(high) if low is not None and high is not None else None,
@@ -94,7 +99,7 @@ def _placed(scale: Scale, start: float, end: float) -> Placement:
 
 @dataclass
 class Mark:
-    """One candidate on the plot. `label_at` is (x, y, anchor) where its name fits, else None."""
+    """One candidate on the plot. `short` is its name there; `label_at` is (x, y, anchor) where that fits, else None."""
 
     label: str
     price: float
@@ -103,17 +108,15 @@ class Mark:
     high: float | None
     href: str
     is_baseline: bool
+    is_ceiling: bool
     x: float = 0.0
     y: float = 0.0
     y_low: float | None = None
     y_high: float | None = None
     on_front: bool = False
     reads: str = ""
+    short: str = ""
     label_at: tuple[float, float, str] | None = None
-
-    @property
-    def short(self) -> str:
-        return self.label if len(self.label) <= 26 else f"{self.label[:12]}…{self.label[-12:]}"
 
 
 WIDTH, HEIGHT = 640.0, 340.0
@@ -144,8 +147,8 @@ def pareto(
     """Quality against a price: the frontier as a step line through filled marks, the others hollow.
 
     A point: {label, price (dollars per 1,000 documents, or seconds; None = unknown), quality, low, high, href,
-    is_baseline}. Points without a price or without quality are listed, never drawn at 0. The axis is logarithmic when
-    prices span more than 10×.
+    is_baseline, is_ceiling}. A ceiling (it reads the references) is drawn, but never on the front. Points without a
+    price or without quality are listed, never drawn at 0. The axis is logarithmic when prices span more than 10×.
     """
     axis = AXES[against]
     marks, unpriced, unscored = _sorted_out(points)
@@ -154,21 +157,23 @@ def pareto(
     context: dict[str, Any] = {"metric": metric, "axis": axis, "unpriced": unpriced, "unscored": unscored, "marks": []}
     if not marks:
         return context
-    front = front_of([(mark.price, mark.quality) for mark in marks], higher_is_better=higher)
+    runners = [mark for mark in marks if not mark.is_ceiling]
+    ordered = [runners[i] for i in front_of([(mark.price, mark.quality) for mark in runners], higher_is_better=higher)]
     prices = [mark.price for mark in marks]
     x_at, x_ticks, has_free = _price_axis(prices, axis)
     bounds = [value for mark in marks for value in (mark.quality, mark.low, mark.high) if value is not None]
     air = (max(bounds) - min(bounds)) * 0.08 or abs(max(bounds)) * 0.1 or 0.1
     scale = (min(bounds) - air, max(bounds) + air)
     y_at = _placed(scale, BOTTOM, TOP) if higher else _placed(scale, TOP, BOTTOM)
-    for position, mark in enumerate(marks):
-        mark.on_front = position in front
+    for mark in ordered:
+        mark.on_front = True
+    for mark in marks:
         mark.x, mark.y = x_at(mark.price), y_at(mark.quality)
         mark.reads = f"{mark.label}: {score(mark.quality)} at {axis.write(mark.price)}" + ", on the front" * mark.on_front
         if mark.low is not None and mark.high is not None:
             mark.y_low, mark.y_high = y_at(mark.low), y_at(mark.high)
-    ordered = [marks[position] for position in front]
     steps = _steps(ordered)
+    _name_shortly(marks)
     _place_labels(ordered, marks, steps)
     names = ", ".join(mark.label for mark in ordered)
     return context | {
@@ -219,6 +224,7 @@ def _sorted_out(points: Iterable[Mapping[str, Any]]) -> tuple[list[Mark], list[s
                     high=_number(point.get("high")),
                     href=str(point.get("href") or ""),
                     is_baseline=bool(point.get("is_baseline")),
+                    is_ceiling=bool(point.get("is_ceiling")),
                 )
             )
     return marks, unpriced, unscored
@@ -297,6 +303,14 @@ def _steps(front: Sequence[Mark]) -> str:
     return f"{path}H{RIGHT}"
 
 
+def _name_shortly(marks: Sequence[Mark]) -> None:
+    """Names for the plot: without the owner before the slash where that is clear, and 26 characters at most."""
+    ends = [mark.label.rpartition("/")[2] or mark.label for mark in marks]
+    for mark, end in zip(marks, ends, strict=True):
+        name = end if ends.count(end) == 1 else mark.label
+        mark.short = name if len(name) <= 26 else f"{name[:12]}…{name[-12:]}"
+
+
 def _place_labels(front: Sequence[Mark], marks: Sequence[Mark], steps: str) -> None:
     """Give each mark of the front the first place for its name that is free and inside; the best mark chooses first.
 
@@ -306,12 +320,13 @@ def _place_labels(front: Sequence[Mark], marks: Sequence[Mark], steps: str) -> N
     taken += _segments(steps)
     for mark in reversed(front):
         wide = len(mark.short) * CHARACTER
+        centred = min(max(mark.x, LEFT + 3 + wide / 2), WIDTH - 3 - wide / 2)
         for x, y, anchor in (
             (mark.x - 9, mark.y - 8, "end"),
             (mark.x + 9, mark.y - 8, "start"),
-            (mark.x, mark.y - 11, "middle"),
+            (centred, mark.y - 11, "middle"),
             (mark.x + 9, mark.y + 17, "start"),
-            (mark.x, mark.y + 20, "middle"),
+            (centred, mark.y + 20, "middle"),
             (mark.x - 9, mark.y + 17, "end"),
         ):
             left = x - wide if anchor == "end" else x - wide / 2 if anchor == "middle" else x

@@ -169,6 +169,8 @@ def duration(seconds: Any) -> str:
 def milliseconds(value: Any) -> str:
     """A latency in milliseconds, as a time span."""
     number = _number(value)
+    if number is not None and 0 <= number < 0.5:
+        return "<1 ms"
     return duration(None if number is None else number / 1000)
 
 
@@ -231,6 +233,8 @@ def word_diff(text: Any, reference: Any) -> SafeString:
             continue
         if tag in ("delete", "replace"):
             pieces.append(_marked("del", old[old_from:old_to]))
+            if new_from < len(new) and not new[new_from][0] and new[new_from][1][0].isalnum():
+                pieces.append(format_html("{}", " "))  # or the struck word would touch the one after it
         if tag in ("insert", "replace"):
             pieces.append(_marked("ins", new[new_from:new_to]))
     return format_html_join("", "{}", ((piece,) for piece in pieces))

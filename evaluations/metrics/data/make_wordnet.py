@@ -33,7 +33,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def names_of_synsets(path: Path) -> dict[int, list[str]]:
-    """{offset: lemma names} of a `data.*` file: offset, lexicographer file, type, count (hex), then name and id pairs."""
+    """{offset: lemma names} of a `data.*` file: offset, file number, type, count (hex), then pairs of name and id."""
     synsets = {}
     for line in lines(path):
         fields = line.split(" ")
