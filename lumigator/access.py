@@ -35,13 +35,15 @@ def membership(request: HttpRequest | Request) -> Membership | None:
 
 
 def _find_membership(request: HttpRequest | Request) -> Membership | None:
-    mine = Membership.objects.filter(user=request.user).select_related("team").order_by("id")
+    user: Any = request.user
+    user.memberships_now = list(Membership.objects.filter(user=user).select_related("team").order_by("id"))
     token = getattr(request, "auth", None)
     if isinstance(token, ApiToken):
-        return mine.filter(team=token.team_id).first()
+        return next((each for each in user.memberships_now if each.team_id == token.team_id), None)
     session = getattr(request, "session", None)
     chosen = session.get("team") if session is not None else None
-    return (mine.filter(team=chosen).first() if chosen else None) or mine.first()
+    mine: list[Membership] = user.memberships_now
+    return next((each for each in mine if each.team_id == chosen), mine[0] if mine else None)
 
 
 def team_of(request: HttpRequest | Request) -> Team:
@@ -136,7 +138,7 @@ def team_context(request: HttpRequest) -> dict[str, Any]:
     found = membership(request)
     return {
         "team": found.team if found else None,
-        "teams": Team.objects.filter(memberships__user=request.user),
+        "teams": [each.team for each in getattr(request.user, "memberships_now", [])],
         "role": role,
         "may_edit": bool(role and role.covers(Role.EDITOR)),
         "may_administer": bool(role and role.covers(Role.ADMIN)),

@@ -118,7 +118,7 @@ def models(options: Namespace) -> int:
             raise NotFound(f"there is no model {options.which!r}: `lumigator models` lists them")
     for entry in entries:
         why = choosing.why_not(entry)
-        print(f"{entry.slug:<58} {entry.privacy:<9} {'ready' if not why else why}")
+        print(f"{entry.slug:<58} {entry.privacy:<9} {why or 'ready'}")
     return 0
 
 

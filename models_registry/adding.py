@@ -79,6 +79,8 @@ def add(team: Team, *, uri: str, slug: str = "", architecture: str = "", **facts
     _settle_architecture(entry, architecture, errors)
     _set(entry, facts)
     errors |= problems_of(entry)
+    if "uri" in errors and not slug:
+        errors.pop("slug", None)  # it was only taken from the address
     if "slug" not in errors and ModelEntry.objects.filter(team=team, slug=entry.slug).exists():
         errors["slug"] = [f"the registry has a model {entry.slug!r}: change that one, or give this one another slug"]
     if errors:

@@ -35,7 +35,9 @@ class Strict(serializers.Serializer[Any]):
             writable = {name for name, field in self.fields.items() if not field.read_only}
             if unknown := sorted(set(data.keys()) - writable - SENT_BY_BROWSERS):
                 known = ", ".join(sorted(writable))
-                raise ValidationError({str(name)[:60]: [f"this cannot be set; what can is {known}"] for name in unknown})
+                raise ValidationError(
+                    {str(name)[:60]: [f"this cannot be set; what can is {known}"] for name in unknown}
+                )
         return super().to_internal_value(data)
 
 
@@ -388,9 +390,7 @@ class ConnectionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
         for name, value in data.items():
             setattr(connection, name, value)
         cleared = _store(connection, key)
-        record(
-            request, "connection.change", connection, fields=sorted(asked.validated_data), key_cleared=cleared
-        )
+        record(request, "connection.change", connection, fields=sorted(asked.validated_data), key_cleared=cleared)
         return Response(_changed(connection, cleared))
 
     def destroy(self, request: Request, pk: str) -> Response:

@@ -88,9 +88,7 @@ class Shipped:
 def _hub(repository: str, **facts: Any) -> Shipped:
     """An entry whose slug is its hub id and whose website is its page there."""
     name = facts.pop("name", repository.partition("/")[2])
-    return Shipped(
-        repository, f"hf://{repository}", name=name, website=f"https://huggingface.co/{repository}", **facts
-    )
+    return Shipped(repository, f"hf://{repository}", name=name, website=f"https://huggingface.co/{repository}", **facts)
 
 
 def _api(scheme: str, model: str, **facts: Any) -> Shipped:

@@ -91,7 +91,9 @@ def _look_into_folder(entry: ModelEntry, found: Check) -> None:
         return
     reads, setting = window(config)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    found.notes.append(f"The folder holds a {str(config.get('model_type', 'model'))[:60]}, {size / 1e9:.2f} GB of weights.")
+    found.notes.append(
+        f"The folder holds a {str(config.get('model_type', 'model'))[:60]}, {size / 1e9:.2f} GB of weights."
+    )
     if reads:
         found.notes.append(f"It reads {reads:,} tokens ({setting}).")
     kind = choosing.architecture_of(folder)

@@ -21,9 +21,7 @@ class Filters(forms.Form):
     q = forms.CharField(required=False, max_length=100, label="Find", widget=forms.SearchInput)
     task = forms.ChoiceField(required=False)
     where = forms.ChoiceField(required=False, choices=[ANY, *WHERE.items()])
-    can_run = forms.ChoiceField(
-        required=False, label="Can run", choices=[ANY, ("yes", "yes"), ("no", "no")]
-    )
+    can_run = forms.ChoiceField(required=False, label="Can run", choices=[ANY, ("yes", "yes"), ("no", "no")])
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, label_suffix="", **kwargs)
@@ -143,8 +141,12 @@ class AddConnection(ConnectionFields):
 class ChangeConnection(ConnectionFields):
     forget_key = forms.BooleanField(required=False, label="Forget the stored key")
     concurrency = forms.IntegerField(min_value=1, max_value=256, help_text="Calls at the same time, at most.")
-    requests_per_minute = forms.IntegerField(required=False, min_value=1, max_value=2**31 - 1, help_text="Empty: no limit.")
-    tokens_per_minute = forms.IntegerField(required=False, min_value=1, max_value=2**31 - 1, help_text="Empty: no limit.")
+    requests_per_minute = forms.IntegerField(
+        required=False, min_value=1, max_value=2**31 - 1, help_text="Empty: no limit."
+    )
+    tokens_per_minute = forms.IntegerField(
+        required=False, min_value=1, max_value=2**31 - 1, help_text="Empty: no limit."
+    )
     connect_timeout = forms.FloatField(min_value=0.1, max_value=60, help_text="Seconds.")
     read_timeout = forms.FloatField(min_value=1, max_value=3600, help_text="Seconds without a byte of the answer.")
     enabled = forms.BooleanField(required=False)
@@ -179,7 +181,10 @@ def schemes_help(roots: list[str]) -> list[tuple[str, str]]:
     known = ", ".join(roots)
     return [
         ("hf://org/name", "A model of the Hugging Face hub with safetensors weights; @commit pins a revision."),
-        (f"file://{roots[0] if roots else 'root'}/folder", f"A folder on this machine below a registered root: {known}."),
+        (
+            f"file://{roots[0] if roots else 'root'}/folder",
+            f"A folder on this machine below a registered root: {known}.",
+        ),
         ("endpoint://connection/name", "A model behind a server of yours that speaks OpenAI's chat protocol."),
         ("openai://name", "A model of OpenAI's, by API."),
         ("mistral://name", "A model of Mistral's, by API."),

@@ -248,5 +248,7 @@ def _store(connection: Connection, key: str | None, form: forms.ConnectionFields
         with transaction.atomic():
             return connecting.store(connection, key)
     except IntegrityError:
-        form.add_error("name", f"There is a connection {connection.name!r} for {connection.provider}: choose another name.")
+        form.add_error(
+            "name", f"There is a connection {connection.name!r} for {connection.provider}: choose another name."
+        )
         return None

@@ -169,7 +169,9 @@ def pareto(
         mark.on_front = True
     for mark in marks:
         mark.x, mark.y = x_at(mark.price), y_at(mark.quality)
-        mark.reads = f"{mark.label}: {score(mark.quality)} at {axis.write(mark.price)}" + ", on the front" * mark.on_front
+        mark.reads = (
+            f"{mark.label}: {score(mark.quality)} at {axis.write(mark.price)}" + ", on the front" * mark.on_front
+        )
         if mark.low is not None and mark.high is not None:
             mark.y_low, mark.y_high = y_at(mark.low), y_at(mark.high)
     steps = _steps(ordered)
@@ -261,7 +263,11 @@ def _price_axis(prices: Sequence[float], axis: Axis) -> tuple[Placement, list[di
     if not _is_log(prices):
         top = max(paid) * 1.12
         at = _placed((0.0, top), LEFT, RIGHT)
-        return at, [{"at": at(tick), "label": axis.write(tick) if tick else "0"} for tick in nice_ticks(0.0, top, 6)], False
+        return (
+            at,
+            [{"at": at(tick), "label": axis.write(tick) if tick else "0"} for tick in nice_ticks(0.0, top, 6)],
+            False,
+        )
     has_free = len(paid) < len(prices)
     start = LEFT + (FREE_BAND if has_free else 0.0)
     place = _placed((math.log10(min(paid)) - 0.12, math.log10(max(paid)) + 0.15), start, RIGHT)

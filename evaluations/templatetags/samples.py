@@ -35,7 +35,11 @@ def comparison() -> dict[str, Any]:
         "ranked": True,
         "detectable": 0.02,
         "candidates": rows,
-        "pairs": [_pair(1, 2, -0.007, "no clear difference"), _pair(1, 4, -0.035, "worse"), _pair(2, 4, -0.028, "worse")],
+        "pairs": [
+            _pair(1, 2, -0.007, "no clear difference"),
+            _pair(1, 4, -0.035, "worse"),
+            _pair(2, 4, -0.028, "worse"),
+        ],
         "alarms": [],
         "recommendation": {
             "sentence": "Choose meadow-base: with 200 documents it cannot be told from harbour-large and orchard-chat "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evaluations.templatetags import charts
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
-HOSTILE = ('<script>alert(1)</script>', '"/><svg onload="alert(1)', "]]><x>&amp;", "'; alert(1) //", "\u202eevil")
+HOSTILE = ("<script>alert(1)</script>", '"/><svg onload="alert(1)', "]]><x>&amp;", "'; alert(1) //", "\u202eevil")
 
 
 def draw(tag: str, **context: Any) -> str:
@@ -59,7 +59,11 @@ def test_nothing_is_drawn_for_a_number_that_is_not_there(interval: Any) -> None:
 
 
 def test_a_column_has_one_scale_that_holds_every_interval() -> None:
-    rows = [{"metrics": {"meteor": INTERVAL}}, {"metrics": {"meteor": {"mean": 0.3, "low": None, "high": None}}}, {"metrics": {}}]
+    rows = [
+        {"metrics": {"meteor": INTERVAL}},
+        {"metrics": {"meteor": {"mean": 0.3, "low": None, "high": None}}},
+        {"metrics": {}},
+    ]
     low, high = charts.scale_of(rows, "meteor")  # type: ignore[misc]
     assert low < 0.3
     assert high > 0.424
@@ -81,7 +85,9 @@ def test_the_front_is_exactly_what_nothing_beats(points: list[tuple[int, int]], 
 
 
 def test_the_plot_fills_the_front_and_lists_what_has_no_price() -> None:
-    html = draw("pareto p 'ROUGE-1'", p=[point("a", 0.1, 0.3), point("b", 5, 0.5), point("c", 6, 0.4), point("d", None, 0.9)])
+    html = draw(
+        "pareto p 'ROUGE-1'", p=[point("a", 0.1, 0.3), point("b", 5, 0.5), point("c", 6, 0.4), point("d", None, 0.9)]
+    )
     svg, _, rest = html.partition("</svg>")
     root = parsed(svg + "</svg>")
     filled = {title.text for mark in found(root, "circle", "on-front") for title in mark.iter(f"{NAMESPACE}title")}
@@ -103,7 +109,9 @@ def test_what_is_free_has_its_own_band_beside_a_logarithm() -> None:
 
 
 def test_a_bound_that_reads_the_references_is_never_on_the_front() -> None:
-    root = parsed(draw("pareto p", p=[point("best extract", 0, 0.9, is_baseline=True, is_ceiling=True), point("a", 1, 0.5)]))
+    root = parsed(
+        draw("pareto p", p=[point("best extract", 0, 0.9, is_baseline=True, is_ceiling=True), point("a", 1, 0.5)])
+    )
     assert not found(root, "path", "on-front")
     assert len(found(root, "circle", "on-front")) == 1
 
@@ -120,7 +128,9 @@ def test_names_on_the_plot_never_overlap() -> None:
     assert not any(charts._overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-@pytest.mark.parametrize("points", [[], [point("a", 0, 0.5)], [point("a", 1, 0.5), point("a", 1, 0.5)], [point("x", 1, None)]])
+@pytest.mark.parametrize(
+    "points", [[], [point("a", 0, 0.5)], [point("a", 1, 0.5), point("a", 1, 0.5)], [point("x", 1, None)]]
+)
 def test_few_or_equal_points_draw_without_a_fault(points: list[dict[str, Any]]) -> None:
     html = draw("pareto p", p=points)
     assert html.count("<svg") == (1 if any(each["quality"] is not None for each in points) else 0)
@@ -128,7 +138,9 @@ def test_few_or_equal_points_draw_without_a_fault(points: list[dict[str, Any]]) 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_labels_are_only_labels(hostile: str) -> None:
-    svg = draw("pareto p m", p=[point(hostile, 1, 0.5), point("b", 9, 0.6)], m=hostile).partition("</svg>")[0] + "</svg>"
+    svg = (
+        draw("pareto p m", p=[point(hostile, 1, 0.5), point("b", 9, 0.6)], m=hostile).partition("</svg>")[0] + "</svg>"
+    )
     names = {element.tag.removeprefix(NAMESPACE) for element in parsed(svg).iter()}
     assert names <= {"svg", "title", "desc", "line", "text", "path", "a", "circle"}
     assert hostile in {title.text for title in found(parsed(svg), "title")} | {

@@ -38,10 +38,14 @@ def assert_harmless(response: Any) -> None:
         assert not (attributes.get("href") or "").lower().startswith("javascript:")
 
 
-def make_dataset(team: Any, *, n: int = 32, source: str = "The council met on Monday. It approved the budget.") -> Dataset:
+def make_dataset(
+    team: Any, *, n: int = 32, source: str = "The council met on Monday. It approved the budget."
+) -> Dataset:
     dataset = Dataset.objects.create(team=team, name="Minutes", state="importing")
     Example.objects.bulk_create(
-        Example(dataset=dataset, index=index, source=f"{source} Item {index}.", references=[f"Budget {index} approved."])
+        Example(
+            dataset=dataset, index=index, source=f"{source} Item {index}.", references=[f"Budget {index} approved."]
+        )
         for index in range(n)
     )
     dataset.state, dataset.n_examples, dataset.n_with_reference = "ready", n, n
@@ -55,7 +59,12 @@ def make_experiment(team: Any, dataset: Dataset, *labels: str) -> Experiment:
     )
     for position, label in enumerate(labels):
         Candidate.objects.create(
-            experiment=experiment, label=label, position=position, provider="fake", queue="cpu", spec={"privacy": "local"}
+            experiment=experiment,
+            label=label,
+            position=position,
+            provider="fake",
+            queue="cpu",
+            spec={"privacy": "local"},
         )
     return experiment
 
@@ -140,7 +149,9 @@ def test_a_link_changes_nothing(verb: str, draft: Experiment, as_user: Any, bob:
     assert as_user(bob).get(f"/experiments/{draft.pk}/{verb}/").status_code == 405
 
 
-def test_a_viewer_is_offered_no_button_that_would_be_refused(draft: Experiment, as_user: Any, vera: Any, bob: Any) -> None:
+def test_a_viewer_is_offered_no_button_that_would_be_refused(
+    draft: Experiment, as_user: Any, vera: Any, bob: Any
+) -> None:
     address = f"/experiments/{draft.pk}/start/"
     assert address not in as_user(vera).get(f"/experiments/{draft.pk}/").content.decode()
     assert address in as_user(bob).get(f"/experiments/{draft.pk}/").content.decode()
@@ -184,7 +195,9 @@ def test_an_order_that_does_not_exist_is_refused(query: str, finished: Experimen
     assert as_user(vera).get(f"/experiments/{finished.pk}/examples/{query}").status_code == 400
 
 
-def test_an_example_shows_the_difference_what_was_cut_and_the_way_on(finished: Experiment, as_user: Any, vera: Any) -> None:
+def test_an_example_shows_the_difference_what_was_cut_and_the_way_on(
+    finished: Experiment, as_user: Any, vera: Any
+) -> None:
     html = as_user(vera).get(f"/experiments/{finished.pk}/examples/4/").content.decode()
     assert "<ins>" in html
     assert "read 512 of 900 tokens" in html
@@ -299,7 +312,9 @@ def test_what_is_refused_is_said_beside_its_field_and_kept(
     assert not Experiment.objects.exists()
 
 
-def test_a_dataset_of_another_team_cannot_be_chosen(atlas: Any, basalt: Any, entry: ModelEntry, as_user: Any, bob: Any) -> None:
+def test_a_dataset_of_another_team_cannot_be_chosen(
+    atlas: Any, basalt: Any, entry: ModelEntry, as_user: Any, bob: Any
+) -> None:
     response = as_user(bob).post("/experiments/new/", asked(make_dataset(basalt)))
     assert response.status_code == 422
     assert not Experiment.objects.exists()

@@ -32,7 +32,10 @@ def test_the_best_group_comes_first_under_its_own_heading() -> None:
     ],
 )
 def test_a_column_sorts_and_what_has_no_value_stays_last(sort: str, first: str, last: str) -> None:
-    assert (labels(Shown(samples.comparison(), sort=sort))[0], labels(Shown(samples.comparison(), sort=sort))[-1]) == (first, last)
+    assert (labels(Shown(samples.comparison(), sort=sort))[0], labels(Shown(samples.comparison(), sort=sort))[-1]) == (
+        first,
+        last,
+    )
 
 
 @pytest.mark.parametrize("sort", ["", "password", "-__class__", "--cost"])

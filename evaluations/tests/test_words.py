@@ -46,7 +46,8 @@ def test_an_unknown_price_is_unpriced_and_a_small_one_keeps_two_digits(micro: An
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "–"), (0.0, "0"), (-0.0, "0"), (0.0123, "+0.012"), (-0.0123, "−0.012"), (12.34, "+12.3")]
+    ("value", "shown"),
+    [(None, "–"), (0.0, "0"), (-0.0, "0"), (0.0123, "+0.012"), (-0.0123, "−0.012"), (12.34, "+12.3")],
 )
 def test_a_difference_has_its_sign(value: Any, shown: str) -> None:
     assert words.signed(value) == shown
@@ -127,7 +128,9 @@ def test_a_struck_word_never_touches_the_next_one() -> None:
     assert words.word_diff("rain fell", "Heavy rain fell") == "<del>Heavy</del> rain fell"
 
 
-prose = st.lists(st.sampled_from("the a rain fell rose & < > town, don't 9% über end. \n".split(" ")), max_size=30).map(" ".join)
+prose = st.lists(st.sampled_from("the a rain fell rose & < > town, don't 9% über end. \n".split(" ")), max_size=30).map(
+    " ".join
+)
 
 
 @given(prose, prose)
@@ -149,7 +152,12 @@ def test_an_output_that_repeats_itself_for_ever_is_shown_unmarked_and_at_once() 
 
 @pytest.mark.parametrize(
     ("path", "place", "marked"),
-    [("/datasets/4/", "datasets", True), ("/datasets-old/", "datasets", False), ("/", "datasets", False), (None, "api", False)],
+    [
+        ("/datasets/4/", "datasets", True),
+        ("/datasets-old/", "datasets", False),
+        ("/", "datasets", False),
+        (None, "api", False),
+    ],
 )
 def test_the_place_one_is_in_is_marked(path: str | None, place: str, marked: bool) -> None:
     assert bool(words.current(path, place)) is marked

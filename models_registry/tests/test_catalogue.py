@@ -105,7 +105,12 @@ def test_a_model_renamed_in_the_catalogue_is_not_given_twice(atlas, monkeypatch)
 
 def test_a_model_that_the_team_added_itself_is_not_given_again(atlas) -> None:
     ModelEntry.objects.create(
-        team=atlas, slug="ours", name="ours", uri="hf://facebook/bart-large-cnn", architecture="seq2seq", privacy="local"
+        team=atlas,
+        slug="ours",
+        name="ours",
+        uri="hf://facebook/bart-large-cnn",
+        architecture="seq2seq",
+        privacy="local",
     )
     assert seed(atlas) == len(CATALOGUE) - 1
 

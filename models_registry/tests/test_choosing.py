@@ -224,7 +224,9 @@ def test_a_model_of_unknown_architecture_keeps_the_prompt_until_it_is_loaded(atl
         ("openai://gpt-4o-mini", "gpt-4o-mini", ""),
     ],
 )
-def test_the_providers_name_of_a_model_comes_from_its_address(atlas, cache, uri: str, model: str, revision: str) -> None:
+def test_the_providers_name_of_a_model_comes_from_its_address(
+    atlas, cache, uri: str, model: str, revision: str
+) -> None:
     spec = choosing.freeze(choosing.resolve(atlas, uri))
     assert (spec["model"], spec["revision"]) == (model, revision)
 

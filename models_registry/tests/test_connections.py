@@ -227,7 +227,9 @@ def test_a_repeated_post_makes_one_connection(api) -> None:
 
 def test_the_audit_log_knows_of_every_write_and_of_no_key(api, openai) -> None:
     made = api.post("/api/v1/connections/", {"provider": "mistral", "name": "m", "key": CANARY}).json()
-    api.patch(f"/api/v1/connections/{made['id']}/", {"key": "sk-second-0123456789", "base_url": "https://m.example.org"})
+    api.patch(
+        f"/api/v1/connections/{made['id']}/", {"key": "sk-second-0123456789", "base_url": "https://m.example.org"}
+    )
     api.delete(f"/api/v1/connections/{made['id']}/")
     events = list(AuditEvent.objects.order_by("id").values_list("action", "detail"))
     assert [action for action, _ in events] == ["connection.add", "connection.change", "connection.delete"]

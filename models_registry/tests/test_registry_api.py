@@ -78,7 +78,9 @@ def test_a_longer_list_takes_no_more_queries(viewer, seeded, django_assert_num_q
 
     counts = []
     for size in (2, 20):
-        with CaptureQueriesContext(connection, ) as queries:
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
             assert len(viewer.get(f"{MODELS}?page_size={size}").json()["results"]) == size
         counts.append(len(queries))
     assert counts[0] == counts[1] <= 7

@@ -144,7 +144,9 @@ def test_the_page_lists_the_experiments_that_used_it(viewer, seeded) -> None:
         team=seeded, name="Which for letters?", dataset=dataset, task="summarization", primary_metric="rouge1"
     )
     entry = seeded.models.get(slug="facebook/bart-large-cnn")
-    Candidate.objects.create(experiment=experiment, model=entry, label="BART, 8 beams", provider="huggingface", queue="gpu")
+    Candidate.objects.create(
+        experiment=experiment, model=entry, label="BART, 8 beams", provider="huggingface", queue="gpu"
+    )
     html = text(viewer.get("/models/facebook/bart-large-cnn/"))
     assert f'href="/experiments/{experiment.pk}/"' in html
     assert "Which for letters?" in html
