@@ -31,12 +31,13 @@ from evaluations.finalizing import locked
 from evaluations.models import Candidate, Experiment
 from evaluations.shapes import (
     AddedSerializer,
+    CandidateListSerializer,
     CandidateSerializer,
     ComparisonSerializer,
-    ExampleRowSerializer,
+    ExamplePageSerializer,
     ExperimentDetailSerializer,
     ExperimentSerializer,
-    MetricSerializer,
+    MetricListSerializer,
     ModelWishSerializer,
     NewExperimentSerializer,
     PlanSerializer,
@@ -63,12 +64,6 @@ NEW_CANDIDATE = PolymorphicProxySerializer(
     "NewCandidate", [ModelWishSerializer, PredictionsSerializer], resource_type_field_name=None
 )
 METRIC = OpenApiParameter("metric", description="A metric part. Default: the one that decides.")
-
-
-class LargeJSON(StrictJSON):
-    """For outputs sent in the body."""
-
-    limit = 32 << 20
 
 
 def refused(error: planning.Refused, **places: str) -> ValidationError:
@@ -250,8 +245,8 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
 
     # --- its candidates ---------------------------------------------------------------------------------------------
 
-    @extend_schema(summary="Its candidates", responses=CandidateSerializer(many=True))
-    @action(detail=True, filter_backends=[], pagination_class=None, parser_classes=[LargeJSON, MultiPartParser])
+    @extend_schema(summary="Its candidates", responses=CandidateListSerializer)
+    @action(detail=True, filter_backends=[], pagination_class=None, parser_classes=[StrictJSON, MultiPartParser])
     def candidates(self, request: Request, pk: str) -> Response:
         rows = self.get_object().candidates.select_related("model")
         found = CandidateSerializer(rows, many=True).data
@@ -312,7 +307,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
             OpenApiParameter("page_size", OpenApiTypes.INT, description=f"1 to {LONGEST_PAGE}, default {PAGE}."),
             METRIC,
         ],
-        responses={200: ExampleRowSerializer(many=True), 400: BAD},
+        responses={200: ExamplePageSerializer, 400: BAD},
     )
     @action(detail=True, filter_backends=[], pagination_class=None)
     def examples(self, request: Request, pk: str) -> Response:
@@ -465,7 +460,7 @@ class MetricViewSet(viewsets.ViewSet):
     """What this installation can measure."""
 
     @extend_schema(summary="Every metric with its parts, its options and whether it can be computed here",
-                   responses=MetricSerializer(many=True))  # fmt: skip
+                   responses=MetricListSerializer)  # fmt: skip
     def list(self, request: Request) -> Response:
         only(request)
         found = [_metric(metric) for metric in metrics.available().values()]

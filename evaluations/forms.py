@@ -117,7 +117,7 @@ class NewExperiment(forms.Form):
         """Put the sentences of `planning.Refused` beside the fields they are about."""
         for field, sentences in errors.items():
             place = {"sample": "sample_n"}.get(field, field)
-            self.add_error(place if place in self.fields else None, sentences)  # type: ignore[arg-type]
+            self.add_error(place if place in self.fields else None, sentences)
 
 
 def dataset_label(dataset: Dataset) -> str:

@@ -58,7 +58,9 @@ class Part:
 
     @property
     def direction(self) -> str:
-        return {True: "higher is better", False: "lower is better"}.get(self.higher_is_better, "a description")  # type: ignore[call-overload]
+        if self.higher_is_better is None:
+            return "a description"
+        return "higher is better" if self.higher_is_better else "lower is better"
 
 
 @dataclass

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from datasets_app.models import Dataset
@@ -269,6 +269,13 @@ class ExperimentDetailSerializer(ExperimentSerializer):
         read_only_fields = fields
 
 
+@extend_schema_serializer(many=False)
+class CandidateListSerializer(serializers.Serializer[Any]):
+    results = CandidateSerializer(many=True)
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+
+
 class ImportedSerializer(serializers.Serializer[Any]):
     """What came of an import; at most 100 names each, and the whole counts."""
 
@@ -499,6 +506,7 @@ class ExampleRowSerializer(serializers.Serializer[Any]):
     scores = serializers.DictField(child=serializers.FloatField(allow_null=True), help_text="By candidate.")
 
 
+@extend_schema_serializer(many=False)
 class ExamplePageSerializer(serializers.Serializer[Any]):
     metric = serializers.CharField()
     sort = serializers.CharField()
@@ -562,3 +570,10 @@ class MetricSerializer(serializers.Serializer[Any]):
     needs_source = serializers.BooleanField()
     available = serializers.BooleanField()
     why_not = serializers.CharField(help_text="Why this installation cannot compute it; empty: it can.")
+
+
+@extend_schema_serializer(many=False)
+class MetricListSerializer(serializers.Serializer[Any]):
+    results = MetricSerializer(many=True)
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)

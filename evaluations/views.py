@@ -46,7 +46,7 @@ def listing(request: HttpRequest) -> HttpResponse:
 @require(Role.EDITOR)
 @require_http_methods(["GET", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
-    """Ask what to compare; `?dataset=` and `?model=` choose beforehand. A POST creates, and starts unless asked not to."""
+    """Ask what to compare (`?dataset=`, `?model=` choose beforehand). A POST creates it, and starts it unless told not to."""
     team = team_of(request)
     if request.method == "GET":
         initial = {"dataset": request.GET.get("dataset"), "models": request.GET.getlist("model")}
@@ -109,7 +109,6 @@ def progress(request: HttpRequest, pk: int) -> HttpResponse:
         "progress": seen,
         "said": said,
         "speaks": said != request.GET.get("said"),
-        "is_fragment": True,
     }
     response = render(request, "evaluations/_progress.html", context)
     if seen["is_final"] or seen["state"] != request.GET.get("state", seen["state"]):
@@ -162,7 +161,7 @@ def examples(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_GET
 def example(request: HttpRequest, pk: int, index: int) -> HttpResponse:
-    """One document, its references and every output side by side. `?against=` is reference, none or a candidate's id."""
+    """One document with every output side by side. `?against=` is reference, none or a candidate's id."""
     experiment = _experiment(request, pk)
     try:
         found = comparing.example(experiment, index)

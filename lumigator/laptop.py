@@ -25,7 +25,7 @@ MEMORY_PER_MODEL = 6 << 30
 def prepare() -> tuple[Team, User]:
     """Bring the database up to date and make sure of the team `home`, its owner and its catalogue. Safe to repeat."""
     call_command("migrate", verbosity=0)
-    team = found_team("Home", "home")
+    team = found_team("My team", "home")
     owner, is_new = User.objects.get_or_create(username="owner", defaults={"is_staff": True, "is_superuser": True})
     if is_new:
         owner.set_unusable_password()

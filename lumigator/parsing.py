@@ -1,6 +1,6 @@
-"""Parsing reads a JSON body within bounds, and refuses what PostgreSQL could not keep, before anything is begun.
+"""Parsing reads a JSON body and refuses what PostgreSQL could not keep, before any work is begun.
 
-Django limits form bodies; DRF reads JSON straight from the connection, so without this a body may be of any size.
+The size of a body is limited by DATA_UPLOAD_MAX_MEMORY_SIZE, which DRF honours for JSON from 3.17 on.
 """
 
 from __future__ import annotations
@@ -9,32 +9,22 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from django.conf import settings
-from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.parsers import JSONParser
-from rest_framework.status import HTTP_413_REQUEST_ENTITY_TOO_LARGE
 
 DEEPEST = 32
 
 
-class TooLarge(APIException):
-    status_code = HTTP_413_REQUEST_ENTITY_TOO_LARGE
-    default_detail = "The body of this request is too large."
-    default_code = "too_large"
-
-
 class StrictJSON(JSONParser):
-    """JSON of at most `limit` bytes (DATA_UPLOAD_MAX_MEMORY_SIZE), at most 32 levels deep, of finite numbers, without
-    NUL and halves of surrogate pairs. Raises TooLarge (413), ParseError or ValidationError (400) naming the place."""
+    """JSON of at most 32 levels and finite numbers, without NUL or halves of surrogate pairs.
 
-    limit: int | None = None
+    Raises ParseError, or ValidationError naming the place: a free-form field (generation parameters, say) would
+    otherwise fail in the database, as an error of ours.
+    """
 
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        limit = self.limit or settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        if limit is not None:
-            _check_size(parser_context, limit)
         try:
             data = super().parse(stream, media_type, parser_context)
         except RecursionError:
@@ -42,13 +32,6 @@ class StrictJSON(JSONParser):
         if wrong := dict(_unstorable(data, ())):
             raise ValidationError(wrong)
         return data
-
-
-def _check_size(parser_context: Mapping[str, Any] | None, limit: int) -> None:
-    headers = parser_context["request"].META if parser_context else {}
-    length = str(headers.get("CONTENT_LENGTH") or "0")
-    if not length.isdigit() or int(length) > limit:
-        raise TooLarge(f"A JSON body may have {limit:,} bytes here: send less at once, or upload a file.")
 
 
 def _unstorable(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:

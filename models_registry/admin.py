@@ -59,7 +59,10 @@ class OfATeam(admin.ModelAdmin):
 class EntryForm(forms.ModelForm):
     class Meta:
         model = ModelEntry
-        fields = "__all__"
+        fields = (
+            *("team", "slug", "name", "uri", "architecture", "privacy", "is_baseline"),
+            *adding.CHANGEABLE,
+        )
         widgets = {"about": forms.Textarea(attrs={"rows": 2, "cols": 90})}
 
     def clean(self):

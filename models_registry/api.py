@@ -94,10 +94,8 @@ class ModelSerializer(serializers.ModelSerializer[ModelEntry]):
 
     def _readiness(self, entry: ModelEntry) -> choosing.Readiness:
         """From the view, which asked for all of the page at once."""
-        known: dict[int, choosing.Readiness] = self.context.setdefault("readiness", {})
-        if entry.pk not in known:
-            known[entry.pk] = choosing.readiness(entry)
-        return known[entry.pk]
+        known: dict[int, choosing.Readiness] = self.context.get("readiness", {})
+        return known.get(entry.pk) or choosing.readiness(entry)
 
 
 class Price(serializers.DecimalField):

@@ -228,7 +228,7 @@ def _hub_readiness(entry: ModelEntry) -> Readiness:
         return Readiness(
             False,
             "not downloaded",
-            f"{entry.uri} is not downloaded, and HF_HUB_OFFLINE is set: download it first, or unset the variable",
+            "its weights are not downloaded, and HF_HUB_OFFLINE is set: download them first, or unset the variable",
             "warn",
         )
     return Readiness(True, "downloads first", "its weights are downloaded from the hub when it first runs", "calm")
@@ -361,7 +361,7 @@ def register_folder(team: Team, folder: Path) -> ModelEntry:
 
 
 def architecture_of(folder: Path) -> str:
-    """ "seq2seq" or "causal", from the folder's config.json ("seq2seq" when there is none: loading will say why not)."""
+    """seq2seq or causal, from the folder's config.json; seq2seq when there is none: loading will say why not."""
     config, problem = read_json(folder / "config.json")
     return "seq2seq" if problem or config.get("is_encoder_decoder") else "causal"
 

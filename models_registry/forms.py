@@ -24,7 +24,8 @@ class Filters(forms.Form):
     can_run = forms.ChoiceField(required=False, label="Can run", choices=[ANY, ("yes", "yes"), ("no", "no")])
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, label_suffix="", **kwargs)
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
         names = [(task.name, task.label) for task in tasks.available().values()]
         self.fields["task"].choices = [ANY, *names]  # type: ignore[attr-defined]
 
@@ -70,7 +71,10 @@ class AddModel(forms.Form):
         help_text="One sentence for a colleague who chooses.",
     )  # fmt: skip
     generation = forms.JSONField(
-        required=False, help_text=JSON_HELP, widget=forms.Textarea(attrs={"rows": 3, "class": "code"})
+        required=False,
+        initial=dict,
+        help_text=JSON_HELP,
+        widget=forms.Textarea(attrs={"rows": 3, "class": "code"}),
     )
 
     def facts(self) -> dict[str, Any]:

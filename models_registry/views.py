@@ -18,6 +18,7 @@ from lumigator.access import record, require, role_of, team_of
 from lumigator.models import Role
 from models_registry import adding, checking, choosing, connecting, forms
 from models_registry.models import Connection, ModelEntry
+from models_registry.providers import ProviderError
 
 MOST = 300
 """Rows on one page; a registry that outgrows it is searched."""
@@ -158,7 +159,7 @@ def _model_page(
     check: checking.Check | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    candidates = entry.candidates.select_related("experiment").order_by("-experiment_id", "position")[:50]  # type: ignore[attr-defined]
+    candidates = entry.candidates.select_related("experiment").order_by("-experiment_id", "position")[:50]
     context = {
         "entry": entry,
         "row": Row(entry, choosing.readiness(entry)),
@@ -173,7 +174,7 @@ def _model_page(
 def _reads_prompt(entry: ModelEntry) -> bool:
     try:
         return choosing.reads_prompt(entry)
-    except choosing.ProviderError:
+    except ProviderError:
         return False
 
 

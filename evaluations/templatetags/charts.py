@@ -178,6 +178,7 @@ def pareto(
     _name_shortly(marks)
     _place_labels(ordered, marks, steps)
     names = ", ".join(mark.label for mark in ordered)
+    reads = f"{metric} against {axis.title.lower()}, {len(marks)} candidates. On the front, cheapest first: {names}."
     return context | {
         "marks": sorted(marks, key=lambda mark: mark.on_front),
         "steps": steps,
@@ -185,7 +186,7 @@ def pareto(
         "y_ticks": _quality_ticks(scale, y_at),
         "has_free": has_free,
         "is_log": _is_log(prices),
-        "reads": f"{metric} against {axis.title.lower()}, {len(marks)} candidates. On the front, cheapest first: {names}.",
+        "reads": reads,
         "width": WIDTH,
         "height": HEIGHT,
         "left": LEFT,

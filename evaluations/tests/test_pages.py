@@ -84,8 +84,8 @@ def finish(experiment: Experiment, outputs: dict[str, str]) -> None:
         for example in experiment.dataset.examples.all():
             text = outputs[candidate.label].format(example.index)
             Generation.objects.create(
-                candidate=candidate, example=example, status="ok", text=text, latency_ms=20 + example.index, output_tokens=5,
-                input_tokens=900, input_tokens_read=512,
+                candidate=candidate, example=example, status="ok", text=text, latency_ms=20 + example.index,
+                output_tokens=5, input_tokens=900, input_tokens_read=512,
             )  # fmt: skip
             value = metric.score([metrics.Item(text, tuple(example.references), example.source)], metric.defaults)[0]
             Score.objects.bulk_create(
@@ -279,8 +279,8 @@ def entry(atlas: Any) -> ModelEntry:
 
 def asked(dataset: Dataset, /, **changes: Any) -> dict[str, Any]:
     return {
-        "dataset": dataset.pk, "models": ["fake/plain"], "metrics": ["rouge"], "primary_metric": "rougeLsum", "seed": "5",
-        "sample_n": "10", "then": "keep", **changes,
+        "dataset": dataset.pk, "models": ["fake/plain"], "metrics": ["rouge"], "primary_metric": "rougeLsum",
+        "seed": "5", "sample_n": "10", "then": "keep", **changes,
     }  # fmt: skip
 
 
@@ -298,8 +298,8 @@ def test_the_form_makes_a_draft(atlas: Any, entry: ModelEntry, as_user: Any, bob
     ("changes", "field"),
     [
         ({"models": []}, "models"), ({"metrics": []}, "metrics"), ({"primary_metric": "meteor"}, "primary_metric"),
-        ({"prompt": "no place for the document"}, "prompt"), ({"margin": "-1"}, "margin"), ({"sample_n": "0"}, "sample_n"),
-        ({"models": ["not/there"]}, "models"), ({"dataset": "999999"}, "dataset"),
+        ({"prompt": "no place for the document"}, "prompt"), ({"margin": "-1"}, "margin"),
+        ({"sample_n": "0"}, "sample_n"), ({"models": ["not/there"]}, "models"), ({"dataset": "999999"}, "dataset"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_said_beside_its_field_and_kept(
@@ -331,6 +331,14 @@ def test_a_model_that_cannot_run_is_offered_with_the_reason(atlas: Any, as_user:
 
 def test_a_viewer_is_not_asked(as_user: Any, vera: Any) -> None:
     assert as_user(vera).get("/experiments/new/").status_code == 403
+
+
+def test_the_browsable_api_wears_the_same_clothes(finished: Experiment, as_user: Any, vera: Any) -> None:
+    response = as_user(vera).get("/api/v1/experiments/", headers={"accept": "text/html"})
+    assert response.status_code == 200
+    assert b"lumigator/site.css" in response.content
+    assert b"bootstrap" not in response.content
+    assert_harmless(response)
 
 
 def test_long_lists_come_in_pages(atlas: Any, as_user: Any, vera: Any) -> None:

@@ -110,8 +110,8 @@ FOUND: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("wish", "expected"),
     [
-        ("reference", ("reference", "the reference")), ("4", ("4", "first")), ("5", ("none", None)), ("none", ("none", None)),
-        ("999", ("none", None)),
+        ("reference", ("reference", "the reference")), ("4", ("4", "first")), ("5", ("none", None)),
+        ("none", ("none", None)), ("999", ("none", None)),
     ],
 )  # fmt: skip
 def test_outputs_are_compared_with_what_was_wished_and_exists(wish: str, expected: tuple[str, str | None]) -> None:

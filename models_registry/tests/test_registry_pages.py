@@ -128,7 +128,15 @@ def test_every_shipped_model_has_a_page(viewer, slug: str) -> None:
 
 def test_the_page_says_how_it_generates_and_what_it_costs(viewer) -> None:
     html = text(viewer.get("/models/facebook/bart-large-cnn/"))
-    for words in ("no_repeat_ngram_size", "the bare document", "1,024 tokens", "1.63 GB", "MIT", "free: it runs here"):
+    for words in (
+        "no_repeat_ngram_size",
+        "406 M",
+        "the bare document",
+        "1,024 tokens",
+        "1.63 GB",
+        "MIT",
+        "free: it runs here",
+    ):
         assert words in html
     html = text(viewer.get("/models/openai/gpt-4o-mini/"))
     assert "2024-07-18" in html
