@@ -301,9 +301,6 @@ def workers_alive() -> int:
 
 # --- examples -------------------------------------------------------------------------------------------------------
 
-SORTS = ("index", "spread", "leader")
-
-
 def examples(
     experiment: Experiment,
     *,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,13 +23,22 @@ from evaluations.models import Experiment
 
 Document = dict[str, Any]
 HEADLINES = ("rougeLsum", "rouge1", "rouge2", "meteor", "bertscore_f1")
-GLYPHS = {"better": "▲ better", "worse": "▼ worse", "no clear difference": "≈ no clear difference"}
+GLYPHS = {"better": "▲", "worse": "▼", "no clear difference": "≈", "borderline": "~"}
+WIDTH = 140
+"""Columns of the table when nobody looks at it: a pipe or a log has no width of its own."""
 
 
-def run(experiment: Experiment, *, json_to: Path | None = None, export_to: Path | None = None) -> int:
-    """Start, watch, print, write. Returns the exit status: 0, or 3 when some examples have errors or a model stopped."""
-    from lumigator.laptop import workers_running
+def run(
+    experiment: Experiment,
+    workers_running: Callable[[], AbstractContextManager[None]],
+    *,
+    json_to: Path | None = None,
+    export_to: Path | None = None,
+) -> int:
+    """Start, watch, print, write. Returns the exit status: 0, or 3 when some examples have errors or a model stopped.
 
+    `workers_running` keeps worker processes going while its block runs; it is used when none are alive.
+    """
     planning.start(experiment)
     if comparing.workers_alive():
         watch(experiment)
@@ -82,31 +94,50 @@ def _left(now: Document) -> str:
     return ", ".join(words)
 
 
-def show(document: Document) -> None:
-    """Print the comparison: the sentence, the table, the reasons and the caveats."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    primary = document["primary_metric"]
-    shown = list(dict.fromkeys([primary, *(part for part in HEADLINES if _has(document, part))]))[:5]
-    labels = {part["name"]: part["label"] for part in document["parts"]}
+def show(document: Document, *, width: int | None = None) -> None:
+    """Print the comparison: the sentence, the table, the reasons and the caveats. `width` in characters; by default
+    the terminal's, or WIDTH where the output is no terminal, and then sentences are not broken into lines."""
+    is_seen = sys.stdout.isatty()
+    console = Console(width=width or (None if is_seen else WIDTH), emoji=False, highlight=False, soft_wrap=not is_seen)
     console.print(f"\n[bold]{escape(document['recommendation']['sentence'])}[/]\n")
     for alarm in document["alarms"]:
         console.print(f"[red]! {escape(alarm)}[/]")
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    table.add_column("candidate", no_wrap=True)
-    table.add_column("n", justify="right")
-    table.add_column(f"{labels.get(primary, primary)} [95 %]", justify="right", no_wrap=True)
-    for part in shown[1:]:
-        table.add_column(labels.get(part, part), justify="right")
-    for header in ("answered", "s/doc", "USD/1000"):
-        table.add_column(header, justify="right")
-    table.add_column("against the leader")
     for row in document["candidates"]:
-        table.add_row(*_cells(row, primary, shown), style="dim" if row["is_baseline"] else "")
-    console.print(table)
+        if row["problem"]:
+            console.print(f"[red]! {escape(row['label'])}: {escape(row['problem'])}[/]")
+    console.print(_fitting_table(document, console), soft_wrap=False)
+    if any(row["versus_leader"].get(document["primary_metric"]) for row in document["candidates"]):
+        console.print("  ▲ better, ▼ worse, ≈ no clear difference from the leader, ~ borderline; * the best group\n")
     for reason in document["recommendation"]["reasons"]:
         console.print(f"  {escape(reason)}")
     for caveat in document["recommendation"]["caveats"]:
         console.print(f"  [yellow]·[/] {escape(caveat)}")
+
+
+def _fitting_table(document: Document, console: Console) -> Table:
+    """The table with as many metrics as fit beside each other, the primary one always; no header is ever cut."""
+    primary = document["primary_metric"]
+    shown = list(dict.fromkeys([primary, *(part for part in HEADLINES if _has(document, part))]))[:5]
+    while True:
+        table = _table(document, shown)
+        least = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+        if least <= console.width or len(shown) == 1:
+            return table
+        shown.pop()
+
+
+def _table(document: Document, shown: list[str]) -> Table:
+    labels = {part["name"]: part["label"] for part in document["parts"]}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("candidate", overflow="fold", min_width=16)  # a long name is folded, never cut
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column(f"{labels.get(shown[0], shown[0])} [95 %]", justify="right", no_wrap=True)
+    for header in (*(labels.get(part, part) for part in shown[1:]), "answered", "s/doc", "$/1000"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("vs leader", no_wrap=True)
+    for row in document["candidates"]:
+        table.add_row(*_cells(row, shown[0], shown), style="dim" if row["is_baseline"] else "")
+    return table
 
 
 def _has(document: Document, part: str) -> bool:
@@ -127,15 +158,15 @@ def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
         *(_number(row["metrics"].get(part, {}).get("mean")) for part in shown[1:]),
         "-" if row["answer_rate"] is None else f"{row['answer_rate']:.0%}",
         "-" if latency is None else f"{latency / 1000:.2f}",
-        "unpriced" if cost is None else f"{cost:.2f}",
-        escape(row["problem"][:60]) if row["problem"] else (_versus(told) if told else ""),
+        "no price" if cost is None else f"{cost:.2f}",
+        "stopped" if row["problem"] else (_versus(told) if told else ""),
     ]
 
 
 def _versus(told: Document) -> str:
     if told["difference"] is None:
         return told["verdict"]
-    return f"{told['difference']:+.3f} {GLYPHS.get(told['verdict'], told['verdict'])}"
+    return f"{GLYPHS.get(told['verdict'], '-')} {told['difference']:+.3f}"
 
 
 def _number(value: float | None) -> str:

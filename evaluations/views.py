@@ -46,7 +46,7 @@ def listing(request: HttpRequest) -> HttpResponse:
 @require(Role.EDITOR)
 @require_http_methods(["GET", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
-    """Ask what to compare (`?dataset=`, `?model=` choose beforehand). A POST creates it, and starts it unless told not to."""
+    """Ask what to compare (`?dataset=`, `?model=` choose beforehand). A POST creates it, and starts it if so wished."""
     team = team_of(request)
     if request.method == "GET":
         initial = {"dataset": request.GET.get("dataset"), "models": request.GET.getlist("model")}

@@ -1,6 +1,7 @@
 """Warming keeps opened models for the next unit: loading one can take longer than using it.
 
-One entry per (spec, connection and its version): a key or an address that changed opens anew (SECURITY S15).
+One entry per (spec, connection and its version): a key or an address that changed opens anew (SECURITY S15). Models
+in hosts and sessions of APIs are kept apart, so that no call waits while a model loads.
 """
 
 from __future__ import annotations
@@ -11,40 +12,58 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from hashlib import sha256
 from typing import Any
 
+from django.conf import settings
+
 from evaluations.models import Candidate
+from evaluations.pacing import Pace
 from models_registry import choosing
 from models_registry.hosting import ModelHost
 from models_registry.providers import Access, Output, Provider, ProviderError, Request, Session, available
 
 log = logging.getLogger(__name__)
+HANG_SECONDS = 600.0
+"""A model host that gives no sign for so long is stuck; the setting HANG_SECONDS overrides it."""
+
+
+def never() -> bool:
+    return False
 
 
 class WarmModel:
     """An opened model: a session in this process, or a model host beside it."""
 
-    def __init__(self, provider: Provider, spec: dict[str, Any], access: Access) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        spec: dict[str, Any],
+        access: Access,
+        *,
+        pace: Pace | None = None,
+        cancelled: Callable[[], bool] = never,
+    ) -> None:
         self.provider = provider
         self.spec = spec
         self.access = access
+        self.pace = pace or Pace(access.concurrency)
         self.host: ModelHost | None = None
         self.session: Session | None = None
+        self._busy = threading.Lock()
         ready = provider.prepare(spec, dict(os.environ))
         if provider.place == "host":
-            self.host = ModelHost(provider.name, ready)
-            self.host.start()
+            self.host = ModelHost(
+                provider.name, ready, hang_seconds=getattr(settings, "HANG_SECONDS", HANG_SECONDS)
+            )
+            self.host.start(cancelled)
         else:
             self.session = provider.open(ready, access)
 
     @property
     def is_network(self) -> bool:
         return self.provider.place == "network"
-
-    @property
-    def concurrency(self) -> int:
-        return max(1, self.access.concurrency)
 
     @property
     def is_alive(self) -> bool:
@@ -60,7 +79,8 @@ class WarmModel:
     ) -> Iterator[list[Output]]:
         """Outputs in batches. `starting` is told the keys of each batch before it begins."""
         if self.host is not None:
-            yield from self.host.generate(requests, on_starting=starting, cancelled=cancelled)
+            with self._busy:
+                yield from self.host.generate(requests, on_starting=starting, cancelled=cancelled)
             return
         assert self.session is not None
         for request in requests:
@@ -82,8 +102,29 @@ class WarmModel:
             log.exception("%s failed on one document", self.provider.name)
             return [Output(request.key, "error", error_code="model_error", error=f"{type(exc).__name__}: {exc}")]
 
-    def generate_one(self, request: Request) -> Output:
-        """One call of a network model; may run in any thread."""
+    def call(self, request: Request) -> Future[Output]:
+        """Begin one call of a network model, in a thread of its own; `pace.begin()` was None before.
+
+        The threads of a ThreadPoolExecutor are joined when the process ends; these are not, so that a call that
+        hangs does not keep a worker that was told to stop.
+        """
+        future: Future[Output] = Future()
+        threading.Thread(target=self._fly, args=(request, future), name="call", daemon=True).start()
+        return future
+
+    def _fly(self, request: Request, future: Future[Output]) -> None:
+        try:
+            output = self._ask(request)
+        except BaseException as exc:
+            if isinstance(exc, ProviderError) and exc.code == "rate_limited":
+                self.pace.slow_down(exc.retry_after)
+            self.pace.end(answered=False)
+            future.set_exception(exc)
+        else:
+            self.pace.end(answered=True)
+            future.set_result(output)
+
+    def _ask(self, request: Request) -> Output:
         assert self.session is not None
         outputs = [output for batch in self.session.generate([request]) for output in batch]
         if len(outputs) != 1:
@@ -92,8 +133,12 @@ class WarmModel:
             )
         return outputs[0]
 
-    def close(self) -> None:
-        if self.host is not None:
+    def close(self, *, patiently: bool = False) -> None:
+        """Let go of it; `patiently` waits until nobody generates with it any more."""
+        if self.host is not None and patiently:
+            with self._busy:
+                self.host.close()
+        elif self.host is not None:
             self.host.close()
         elif self.session is not None:
             self.session.close()
@@ -104,41 +149,71 @@ class WarmModels:
     network sessions many."""
 
     def __init__(self, hosts: int = 1, sessions: int = 16) -> None:
-        self.limits = {"host": hosts, "session": sessions}
-        self._open: OrderedDict[str, WarmModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._hosts = _Shelf(hosts)
+        self._sessions = _Shelf(sessions)
+        self._paces: dict[tuple[int, int], Pace] = {}
 
-    def get(self, candidate: Candidate) -> WarmModel:
-        """The candidate's model, opened if need be. Raises ProviderError when it cannot be."""
+    def get(self, candidate: Candidate, cancelled: Callable[[], bool] = never) -> WarmModel:
+        """The candidate's model, opened if need be. Raises ProviderError when it cannot be, HostCancelled when
+        `cancelled` said so while it was loading."""
+        provider = available().get(candidate.provider)
+        if provider is None:
+            raise ProviderError(
+                f"this worker has no provider {candidate.provider!r}", code="unknown_provider", failure="stop"
+            )
         connection = candidate.connection
-        key = _key(candidate.spec, (connection.pk, connection.version) if connection else None)
-        with self._lock:
-            model = self._open.get(key)
-            if model is not None and model.is_alive:
-                self._open.move_to_end(key)
-                return model
-            if model is not None:
-                self._open.pop(key)
-                model.close()
-            provider = available()[candidate.provider]
-            self._make_room("host" if provider.place == "host" else "session")
-            access = connection.access() if connection else Access()
-            model = WarmModel(provider, choosing.locate(candidate.spec), access)
-            self._open[key] = model
-            return model
+        version = (connection.pk, connection.version) if connection else None
 
-    def _make_room(self, kind: str) -> None:
-        same = [key for key, model in self._open.items() if (model.host is not None) == (kind == "host")]
-        for key in same[: max(0, len(same) - self.limits[kind] + 1)]:
-            self._open.pop(key).close()
+        def opened() -> WarmModel:
+            access = _access_of(candidate)
+            pace = self._paces.setdefault(version, Pace(access.concurrency)) if version else None
+            return WarmModel(provider, choosing.locate(candidate.spec), access, pace=pace, cancelled=cancelled)
+
+        shelf = self._hosts if provider.place == "host" else self._sessions
+        return shelf.get(_key(candidate.provider, candidate.spec, version), opened)
 
     def close(self) -> None:
+        self._hosts.clear()
+        self._sessions.clear()
+
+
+class _Shelf:
+    """So many opened models of one sort; only one is opened at a time, since each may need all the memory."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._models: OrderedDict[str, WarmModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, opened: Callable[[], WarmModel]) -> WarmModel:
         with self._lock:
-            while self._open:
-                self._open.popitem()[1].close()
+            model = self._models.get(key)
+            if model is not None and model.is_alive:
+                self._models.move_to_end(key)
+                return model
+            if model is not None:
+                self._models.pop(key).close()
+            while len(self._models) >= self._room:
+                self._models.popitem(last=False)[1].close(patiently=True)
+            self._models[key] = opened()
+            return self._models[key]
+
+    def clear(self) -> None:
+        with self._lock:
+            while self._models:
+                self._models.popitem()[1].close()
 
 
-def _key(spec: dict[str, Any], connection: tuple[int, int] | None) -> str:
+def _access_of(candidate: Candidate) -> Access:
+    if candidate.connection is None:
+        return Access()
+    try:
+        return candidate.connection.access()
+    except ValueError as exc:  # its key cannot be decrypted any more; the words say what to do
+        raise ProviderError(str(exc), code="no_key", failure="stop") from None
+
+
+def _key(provider: str, spec: dict[str, Any], connection: tuple[int, int] | None) -> str:
     """What makes two candidates share an opened model: all of the spec but the prompt, which is in each request."""
     decides = {name: value for name, value in spec.items() if name not in ("prompt", "prompt_version", "price")}
-    return sha256(json.dumps([decides, connection], sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps([provider, decides, connection], sort_keys=True).encode()).hexdigest()

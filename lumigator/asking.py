@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TypeVar
 
 from django.contrib.auth.models import User
 from django.core.files import File
+from django.db import transaction
 from django.db.models import Model
 
 from datasets_app.ingest import ingest
 from datasets_app.models import Dataset
+from datasets_app.reading import Table
 from evaluations import importing, planning
 from evaluations.models import Experiment
 from lumigator.laptop import prepare
@@ -39,12 +42,17 @@ def found(kind: type[M], pk: int) -> M:
 
 def dataset_of(team: Team, user: User, path: Path, options: Namespace) -> Dataset:
     """The file as a dataset; the one that the same bytes with the same columns already made, if any."""
-    columns: dict[str, Any] | None = None
-    if options.source_column or options.reference_column:
-        columns = {"source": options.source_column or "examples", "references": options.reference_column or []}
+    columns = {"source": options.source_column, "references": options.reference_column}  # None: guessed
     if not path.is_file():
         raise NotFound(f"{path}: there is no such file")
     with path.open("rb") as handle:
+        mine = Dataset.objects.filter(team=team, state=Dataset.State.READY, origin=Dataset.Origin.UPLOAD)
+        same = mine.filter(sha256=file_digest(handle, "sha256").hexdigest())
+        handle.seek(0)
+        same = same.filter(columns=Table(handle).columns(columns).as_dict())
+        if known := same.order_by("-privacy", "id").first():  # local_only, where somebody said so of these bytes
+            return known
+        handle.seek(0)
         return ingest(team=team, user=user, name=path.name, file=File(handle, name=path.name), columns=columns)
 
 
@@ -62,24 +70,24 @@ def experiment_on_file(team: Team, user: User, options: Namespace) -> Experiment
     """The experiment that `lumigator evaluate` asks for, not yet started. Raises Refused, BadFile, ProviderError."""
     predictions = [_named_file(text) for text in options.predictions]
     dataset = dataset_of(team, user, options.data, options)
-    experiment = planning.create(
-        team=team,
-        user=user,
-        data={
-            "name": f"{options.data.name}: which model?",
-            "dataset": dataset,
-            "models": [model_of(team, text) for text in options.model],
-            "metrics": options.metrics,
-            "primary_metric": options.primary_metric,
-            "prompt": options.prompt,
-            "sample": {"n": options.sample, "seed": options.seed},
-            "budget_usd": options.budget,
-            "baselines": not options.no_baselines,
-            "may_be_empty": bool(predictions),
-        },
-    )
-    for name, path in predictions:
-        importing.import_file(experiment, name, path)
+    data = {
+        "name": f"{options.data.name}: which model?",
+        "dataset": dataset,
+        "models": [model_of(team, text) for text in options.model],
+        "metrics": options.metrics,
+        "primary_metric": options.primary_metric,
+        "prompt": options.prompt,
+        "sample": {"n": options.sample, "seed": options.seed},
+        "budget_usd": options.budget,
+        "baselines": not options.no_baselines,
+        "may_be_empty": bool(predictions),
+    }
+    with transaction.atomic():  # a file of predictions that cannot be read leaves no half experiment behind
+        experiment = planning.create(team=team, user=user, data=data)
+        imported = [(name, importing.import_file(experiment, name, path)) for name, path in predictions]
+    for name, told in imported:
+        for sentence in told.sentences():
+            print(f"{name}: {sentence}")
     return experiment
 
 
@@ -90,14 +98,30 @@ def _named_file(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
+def _which(options: Namespace) -> str:
+    """What `show` or `add` is about. Raises NotFound."""
+    if not options.which:
+        raise NotFound(f"say which: `lumigator {options.command} {options.what} …`; `lumigator {options.command}` lists")
+    return str(options.which)
+
+
+def _listed(kind: type[M], team: Team, options: Namespace) -> list[M]:
+    """The one that `show` names, or the newest 200. Raises NotFound."""
+    if options.what == "list":
+        return list(kind._default_manager.filter(team=team).order_by("-pk")[:200])
+    which = _which(options)
+    if not (which.isdecimal() and len(which) < 19):
+        raise NotFound(f"{which!r} is no id: `lumigator {options.command}` lists the ids")
+    return [found(kind, int(which))]
+
+
 def datasets(options: Namespace) -> int:
     team, user = prepare()
     if options.what == "add":
-        dataset = dataset_of(team, user, Path(options.which or ""), options)
+        dataset = dataset_of(team, user, Path(_which(options)), options)
         print(f"dataset {dataset.pk}: {dataset.n_examples} documents, {dataset.n_with_reference} with a reference")
         return 0
-    rows = Dataset.objects.filter(team=team)
-    for dataset in [found(Dataset, int(options.which))] if options.what == "show" else rows[:200]:
+    for dataset in _listed(Dataset, team, options):
         print(f"{dataset.pk:>6}  {dataset.state:<10} {dataset.n_examples:>8} documents  {dataset.name}")
     return 0
 
@@ -105,7 +129,7 @@ def datasets(options: Namespace) -> int:
 def models(options: Namespace) -> int:
     team, _ = prepare()
     if options.what == "add":
-        wish = model_of(team, options.which or "")
+        wish = model_of(team, _which(options))
         entry = choosing.resolve(team, str(wish))
         if entry.pk is None:
             entry.save()
@@ -113,7 +137,7 @@ def models(options: Namespace) -> int:
         return 0
     entries = ModelEntry.objects.filter(team=team)
     if options.what == "show":
-        entries = entries.filter(slug=options.which)
+        entries = entries.filter(slug=_which(options))
         if not entries:
             raise NotFound(f"there is no model {options.which!r}: `lumigator models` lists them")
     for entry in entries:
@@ -124,7 +148,8 @@ def models(options: Namespace) -> int:
 
 def experiments(options: Namespace) -> int:
     team, _ = prepare()
-    rows = Experiment.objects.filter(team=team)
-    for experiment in [found(Experiment, int(options.which))] if options.what == "show" else rows[:200]:
+    if options.what == "add":
+        raise NotFound("an experiment is made with `lumigator evaluate DATA -m MODEL`")
+    for experiment in _listed(Experiment, team, options):
         print(f"{experiment.pk:>6}  {experiment.state:<22} {experiment.n_examples:>8} documents  {experiment.name}")
     return 0

@@ -55,8 +55,12 @@ def _in_words(options: Arguments) -> int:
             for sentence in sentences:
                 print(f"lumigator: {field}: {sentence}", file=sys.stderr)
     except BadFile as exc:
-        print(f"lumigator: {exc}", file=sys.stderr)
-    except (ProviderError, NotFound, FileNotFoundError) as exc:
+        for line in str(exc).splitlines():
+            print(f"lumigator: {line}", file=sys.stderr)
+    except BrokenPipeError:  # `lumigator models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ProviderError, NotFound, OSError) as exc:
         print(f"lumigator: {exc}", file=sys.stderr)
     return 2
 
@@ -71,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     demo_ = _command(commands, "demo", demo, "run the sample experiment to its end, then serve it (SERVE=0: do not)")
     demo_.add_argument("--port", type=int, default=8000)
     demo_.add_argument("--no-serve", action="store_true", default=os.environ.get("SERVE") == "0")
-    demo_.add_argument("--sample", type=int, help="only this many documents")
+    demo_.add_argument("--sample", type=_at_least(1), help="only this many documents")
 
     run = _command(commands, "evaluate", evaluate, "compare models on your own file, here and now")
     run.add_argument("data", type=Path, metavar="DATA", help="CSV or JSONL file with your documents")
@@ -82,9 +86,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--source-column", metavar="NAME")
     run.add_argument("--reference-column", action="append", metavar="NAME")
     run.add_argument("--prompt", help="template; {document} is replaced")
-    run.add_argument("--sample", type=int, metavar="N", help="a seeded sample of this many documents")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--budget", type=float, metavar="USD", help="never spend more than this")
+    run.add_argument("--sample", type=_at_least(1), metavar="N", help="a seeded sample of this many documents")
+    run.add_argument("--seed", type=_at_least(0), default=0)
+    run.add_argument("--budget", type=_dollars, metavar="USD", help="never spend more than this")
     run.add_argument("--no-baselines", action="store_true", help="leave out lead-3, random and the oracle")
     run.add_argument("--json", type=Path, metavar="OUT", help="write the comparison document")
     run.add_argument("--export", type=Path, metavar="DIR", help="write outputs and scores per example as JSONL")
@@ -123,6 +127,24 @@ def _command(commands: Any, name: str, run: Callable[[Arguments], int], about: s
     return made
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if not least <= number < 1 << 31:
+            raise argparse.ArgumentTypeError(f"give a whole number from {least} to {(1 << 31) - 1}")
+        return number
+
+    whole_number.__name__ = "whole number"  # what argparse calls it when int() fails
+    return whole_number
+
+
+def _dollars(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1_000_000:
+        raise argparse.ArgumentTypeError("give an amount in dollars, from 0 to 1,000,000")
+    return number
+
+
 def up(options: Arguments) -> int:
     from lumigator.laptop import prepare, web, workers
     from lumigator.models import SignInLink
@@ -149,20 +171,28 @@ def demo(options: Arguments) -> int:
 def evaluate(options: Arguments) -> int:
     from evaluations import terminal
     from lumigator.asking import experiment_on_file
-    from lumigator.laptop import prepare
+    from lumigator.laptop import prepare, workers_running
 
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of work
+    if options.export:
+        options.export.mkdir(parents=True, exist_ok=True)
     team, owner = prepare()
     experiment = experiment_on_file(team, owner, options)
-    return terminal.run(experiment, json_to=options.json, export_to=options.export)
+    return terminal.run(experiment, workers_running, json_to=options.json, export_to=options.export)
 
 
 def compare(options: Arguments) -> int:
     from evaluations import comparing, terminal
     from evaluations.models import Experiment
-    from lumigator.asking import found
+    from lumigator.asking import NotFound, found
 
     experiment = found(Experiment, options.experiment)
-    document = comparing.comparison(experiment, metric=options.metric)
+    try:
+        document = comparing.comparison(experiment, metric=options.metric)
+    except KeyError:
+        known = ", ".join(part["name"] for part in comparing.comparison(experiment)["parts"])
+        raise NotFound(f"experiment {experiment.pk} has no metric part {options.metric!r}; it has {known}") from None
     print(json.dumps(document, indent=2)) if options.json else terminal.show(document)
     return 0
 

@@ -12,7 +12,7 @@ from django.conf import settings
 from datasets_app.ingest import ingest_sample
 from evaluations import planning, terminal
 from evaluations.models import Experiment
-from lumigator.laptop import prepare
+from lumigator.laptop import prepare, workers_running
 from models_registry import choosing
 from models_registry.models import ModelEntry
 
@@ -43,7 +43,7 @@ def demonstrate(*, sample: int | None = None) -> tuple[int, Experiment]:
             "sample": {"n": sample, "seed": 0},
         },
     )
-    return terminal.run(experiment), experiment
+    return terminal.run(experiment, workers_running), experiment
 
 
 def packaged_model(team: Any) -> ModelEntry:

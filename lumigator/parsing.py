@@ -1,6 +1,6 @@
 """Parsing reads a JSON body and refuses what PostgreSQL could not keep, before any work is begun.
 
-The size of a body is limited by DATA_UPLOAD_MAX_MEMORY_SIZE, which DRF honours for JSON from 3.17 on.
+The size of a body is limited by DATA_UPLOAD_MAX_MEMORY_SIZE, which DRF 3.18 honours for JSON too.
 """
 
 from __future__ import annotations

@@ -138,7 +138,8 @@ def _error_page(request: HttpRequest, status: int, title: str, advice: str) -> H
         body = {"type": "about:blank", "title": title, "status": status, "detail": advice, "errors": []}
         return JsonResponse(body | {"request_id": request_id}, status=status, content_type="application/problem+json")
     context = {"title": title, "advice": advice, "status": status, "request_id": request_id}
-    return render(request, "error.html", context, status=status)
+    # After a fault the page must not need what may be broken: no request, so no context that asks the database.
+    return render(None if status >= 500 else request, "error.html", context, status=status)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

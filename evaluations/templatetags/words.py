@@ -257,6 +257,12 @@ def _marked(tag: str, words: list[tuple[str, str]]) -> SafeString:
 
 
 @register.filter
+def breakable(label: Any) -> SafeString:
+    """A long name that may go on in the next line after a slash or an underscore."""
+    return format_html_join("", "{}<wbr>", ((piece,) for piece in re.split(r"(?<=[/_])", str(label))))
+
+
+@register.filter
 def current(path: Any, place: str) -> SafeString | str:
     """` aria-current="page"` when the request's path lies in `place` ("datasets" for /datasets/…), else nothing."""
     inside = str(path or "").strip("/").split("/")

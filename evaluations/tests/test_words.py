@@ -104,10 +104,11 @@ def test_hostile_words_are_only_words(hostile: str) -> None:
         words.word_diff(hostile, "an honest reference"),
         words.word_diff("an honest text", hostile),
         words.word_diff(hostile, hostile),
+        words.breakable(hostile),
     ]
     for html in everything:
         tags = set(re.findall(r"<(/?\w+)", html))
-        assert tags <= {"span", "/span", "ins", "/ins", "del", "/del"}, html
+        assert tags <= {"span", "/span", "ins", "/ins", "del", "/del", "wbr"}, html
 
 
 def text_of(html: str, *, without: str) -> str:
