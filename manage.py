@@ -4,7 +4,9 @@
 import os
 import sys
 
-NEEDS_NO_DATABASE = {"check", "makemigrations", "collectstatic", "spectacular", "help", "version", "--help", "--version"}
+NEEDS_NO_DATABASE = {
+    "check", "makemigrations", "collectstatic", "spectacular", "help", "version", "--help", "--version",
+}  # fmt: skip
 
 
 def main() -> None:

@@ -136,7 +136,6 @@ class ExperimentAdmin(OfATeam):
     search_fields = ("name", "dataset__name", "=request_id")
     date_hierarchy = "created_at"
     ordering = ("-id",)
-    raw_id_fields = ("dataset", "team", "created_by")
     actions = ("pause", "resume", "cancel")
     inlines = (CandidateInline,)
     fieldsets = (

@@ -149,14 +149,15 @@ def _contrasts(
 def _row(candidate: Candidate, metrics: dict[str, Document], versus: dict[str, Document], told: Document) -> Document:
     summary = candidate.summary
     n = summary.get("n", 0)
-    cost = summary.get("cost_micro")
+    was_made_elsewhere = candidate.spec.get("scheme") == "import"  # where, and at what price, nobody told us
+    cost = None if was_made_elsewhere else summary.get("cost_micro")
     return {
         "candidate": candidate.pk,
         "label": candidate.label,
         "model": candidate.spec.get("uri", ""),
         "is_baseline": candidate.is_baseline,
         "uses_references": candidate.uses_references,
-        "is_local": candidate.spec.get("privacy") == "local",
+        "is_local": candidate.spec.get("privacy") == "local" and not was_made_elsewhere,
         "problem": candidate.problem,
         "n": n,
         "states": {state: summary.get("states", {}).get(state, 0) for state in ("ok", "error", "refused", "empty")},
@@ -301,6 +302,7 @@ def workers_alive() -> int:
 
 # --- examples -------------------------------------------------------------------------------------------------------
 
+
 def examples(
     experiment: Experiment,
     *,
@@ -318,6 +320,7 @@ def examples(
     candidates = list(experiment.candidates.all())
     scores = Score.objects.filter(candidate__in=candidates, part=part, signature=digest)
     descending = order != "asc"
+    keyed: Any
     if sort == "index" or digest is None:
         keyed = (
             Example.objects.filter(dataset=experiment.dataset_id, generations__candidate__in=candidates)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
 from evaluations import leasing, stats
@@ -245,7 +245,7 @@ def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
     counts = {status: count for status, count in mine.values_list("status").annotate(n=Count("pk"))}
     n = sum(counts.values())
     truncated = mine.filter(input_tokens__isnull=False, input_tokens_read__isnull=False)
-    cut = sum(1 for needed, read in truncated.values_list("input_tokens", "input_tokens_read") if (read or 0) < (needed or 0))
+    cut = truncated.filter(input_tokens_read__lt=F("input_tokens")).count()
     latencies = np.array(
         list(mine.filter(latency_ms__isnull=False, status="ok").values_list("latency_ms", flat=True)), dtype=float
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any
 
 from django.db import transaction
 
+from datasets_app.formats import printable
 from datasets_app.models import Example
 from evaluations import planning
 from evaluations.models import Candidate, Experiment, Generation
 
 OUTPUT_COLUMNS = ("output", "prediction", "predictions", "summary", "text")
 LIMIT_BYTES = 256 << 20
+LIMIT_CELL = 1 << 20
 MENTIONED = 10
 
 
@@ -36,12 +39,16 @@ class Imported:
     missing: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        said = [f"{self.matched} outputs matched a document."]
-        if self.unmatched:
-            said.append(f"{len(self.unmatched)} rows match no document: {_some(self.unmatched)}.")
-        if self.missing:
-            said.append(f"{len(self.missing)} documents have no output: {_some(self.missing)}.")
+        said = [f"{_counted(self.matched, 'output')} matched a document."]
+        if n := len(self.unmatched):
+            said.append(f"{_counted(n, 'row')} match{'es' * (n == 1)} no document: {_some(self.unmatched)}.")
+        if n := len(self.missing):
+            said.append(f"{_counted(n, 'document')} {'has' if n == 1 else 'have'} no output: {_some(self.missing)}.")
         return said
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def _some(names: list[str]) -> str:
@@ -67,7 +74,8 @@ def import_bytes(experiment: Experiment, label: str, data: bytes, name: str = "o
 
 def import_rows(experiment: Experiment, label: str, rows: Iterator[dict[str, Any]]) -> Imported:
     """A candidate from rows {"index" | "id", "output"}; rows with neither are taken in the dataset's order."""
-    examples = {example.index: example for example in Example.objects.filter(dataset=experiment.dataset_id)}
+    rows_of_dataset = Example.objects.filter(dataset=experiment.dataset_id).only("dataset_id", "index", "key")
+    examples = {example.index: example for example in rows_of_dataset}
     by_key = {example.key: example for example in examples.values() if example.key}
     taking_part = [int(index) for index in planning.sample_of(experiment)]
     outputs: dict[int, str] = {}
@@ -75,7 +83,7 @@ def import_rows(experiment: Experiment, label: str, rows: Iterator[dict[str, Any
     for position, row in enumerate(rows):
         found = _match(row, position, examples, by_key)
         if found is None:
-            unmatched.append(str(row.get("id", row.get("index", position))))
+            unmatched.append(_called(row, position))
         elif found.index in outputs:
             raise _refused(f"two outputs for document {found.label}: keep one")
         else:
@@ -97,11 +105,17 @@ def import_rows(experiment: Experiment, label: str, rows: Iterator[dict[str, Any
     return imported
 
 
+def _called(row: dict[str, Any], position: int) -> str:
+    """What the file calls a row: its id, else its index, else its place from 0."""
+    named = next((row[name] for name in ("id", "index") if row.get(name) is not None), position)
+    return printable(str(named), 60)
+
+
 def _match(
     row: dict[str, Any], position: int, examples: dict[int, Example], by_key: dict[str, Example]
 ) -> Example | None:
     if row.get("id") is not None:
-        return by_key.get(str(row["id"]))
+        return by_key.get(str(row["id"]).strip())
     return examples.get(row["index"] if row.get("index") is not None else position)
 
 
@@ -122,16 +136,21 @@ def _rows(text: str, name: str) -> Iterator[dict[str, Any]]:
         raise _refused(f"{name} is empty")
     if first == "{":
         yield from _json_rows(text, name)
-    elif _is_csv(text):
-        yield from _csv_rows(text, name)
+    elif delimiter := _delimiter(text):
+        yield from _csv_rows(text, name, delimiter)
     else:
-        for line in text.rstrip("\n").split("\n"):
-            yield {"output": _clean(line.rstrip("\r"), name, 0)}
+        for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+            yield {"output": _clean(line.removesuffix("\r"), name, number)}
 
 
-def _is_csv(text: str) -> bool:
-    header = [column.strip().lower() for column in next(csv.reader(io.StringIO(text)), [])]
-    return len(header) > 1 and ("index" in header or "id" in header)
+def _delimiter(text: str) -> str:
+    """What is between the columns of a CSV; "" for any other text. Only a column `index` or `id` makes it a CSV."""
+    first_line = text[: text.find("\n") + 1 or len(text)]
+    for delimiter in ",;\t":
+        header = {column.strip(' \r\n"').lower() for column in first_line.split(delimiter)}
+        if len(header) > 1 and header & {"index", "id"}:
+            return delimiter
+    return ""
 
 
 def _json_rows(text: str, name: str) -> Iterator[dict[str, Any]]:
@@ -140,7 +159,7 @@ def _json_rows(text: str, name: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _refused(f"{name}, line {number}: this is not one JSON object a line") from None
         if not isinstance(row, dict) or not isinstance(row.get("output"), str):
             raise _refused(f'{name}, line {number}: give {{"index": n or "id": key, "output": text}}')
@@ -150,16 +169,18 @@ def _json_rows(text: str, name: str) -> Iterator[dict[str, Any]]:
         yield {"id": row.get("id"), "index": index, "output": _clean(row["output"], name, number)}
 
 
-def _csv_rows(text: str, name: str) -> Iterator[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text))
-    columns = {(column or "").strip().lower(): column for column in reader.fieldnames or []}
+def _csv_rows(text: str, name: str, delimiter: str) -> Iterator[dict[str, Any]]:
+    if csv.field_size_limit() < LIMIT_CELL:
+        csv.field_size_limit(LIMIT_CELL)  # one limit for the whole process; only ever raised
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns = {column.strip().lower(): column for column in _header(reader, name)}
     others = [column for column in columns if column not in ("index", "id")]
     output = next((each for each in OUTPUT_COLUMNS if each in others), others[0] if len(others) == 1 else None)
     if output is None:
         raise _refused(f"{name}: which column holds the outputs? Call it `output`; there is {', '.join(others)}")
-    for number, row in enumerate(reader, 2):
+    for number, row in _csv_numbered(reader, name):
         index = row.get(columns["index"]) if "index" in columns else None
-        if index is not None and not index.strip().isdigit():
+        if index is not None and not re.fullmatch(r"\s*[0-9]{1,18}\s*", index):
             raise _refused(f"{name}, row {number}, column index: {index[:20]!r} is not a position from 0")
         yield {
             "id": row.get(columns["id"]) if "id" in columns and "index" not in columns else None,
@@ -168,11 +189,41 @@ def _csv_rows(text: str, name: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def _header(reader: csv.DictReader[str], name: str) -> list[str]:
+    try:
+        return list(reader.fieldnames or [])
+    except csv.Error as exc:
+        raise _refused(f"{name}, row 1: these are no column names ({exc})") from None
+
+
+def _csv_numbered(reader: csv.DictReader[str], name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows with their numbers in the sheet, whose header is row 1. Raises planning.Refused."""
+    number = 1
+    while True:
+        number += 1
+        try:
+            yield number, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            raise _refused(
+                f"{name}, row {number}: this is not CSV ({exc}); put a cell that holds quotes or line breaks in double "
+                "quotes and double every quote inside it"
+            ) from None
+
+
 def _clean(text: str, name: str, number: int) -> str:
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        where = f", row {number}" if number else ""
-        raise _refused(f"{name}{where}: the output holds a NUL or half a surrogate pair; remove it")
+    if "\0" in text or not _is_whole(text):
+        raise _refused(f"{name}, row {number}: the output holds a NUL or half a surrogate pair; remove it")
     return text
+
+
+def _is_whole(text: str) -> bool:
+    """Whether every character can be stored: JSON may spell half a surrogate pair."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _refused(sentence: str) -> planning.Refused:

@@ -35,6 +35,7 @@ BASELINES = ("baseline/lead-3", "baseline/random-3", "baseline/oracle")
 MAX_CANDIDATES = 50
 
 ModelWish = str | dict[str, Any]
+Indexes = Sequence[int] | np.ndarray[Any, Any]
 
 
 class Refused(ValueError):
@@ -324,7 +325,7 @@ def _units_for(
 
 
 def score_units(
-    experiment: Experiment, candidate: Candidate, frozen: dict[str, Any], indexes: Sequence[int] | np.ndarray[Any, Any], round_: int
+    experiment: Experiment, candidate: Candidate, frozen: dict[str, Any], indexes: Indexes, round_: int
 ) -> Iterator[WorkUnit]:
     """The units that score these examples of a candidate with one metric."""
     metric = metric_plugins.available()[frozen["name"]]
@@ -348,7 +349,7 @@ def _unscored(candidate: Candidate, frozen: dict[str, Any], have: np.ndarray[Any
     return np.setdiff1d(have, np.array(list(scored.values_list("example__index", flat=True)), dtype=int))
 
 
-def _slices(indexes: Sequence[int] | np.ndarray[Any, Any], size: int) -> Iterator[list[int]]:
+def _slices(indexes: Indexes, size: int) -> Iterator[list[int]]:
     for start_ in range(0, len(indexes), size):
         yield [int(index) for index in indexes[start_ : start_ + size]]
 

@@ -1,8 +1,9 @@
 """Poison: find the one example that kills its worker, so that it costs one outcome and not the run.
 
 A unit that crashed twice is split: the examples that were being worked on (the breadcrumb) become units of one; the
-rest goes back as one unit. Without a breadcrumb it is cut in halves. A single example that crashes twice gets the
-outcome `worker_crash`. An experiment that keeps crashing is paused.
+rest goes back as one unit. Without a breadcrumb it is cut in halves. A single example that crashes once more, alone,
+gets the outcome `worker_crash`. Work that is not about examples fails after some tries, with its reason. An
+experiment that keeps crashing is paused.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 from django.db import transaction
 from django.db.models import F, Sum
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from datasets_app.models import Example
 from evaluations.leasing import Lease, _in
-from evaluations.models import Experiment, Generation, WorkUnit
+from evaluations.models import Generation, WorkUnit
 
 CRASHES_BEFORE_SPLIT = 2
+CRASHES_BEFORE_FAILING = 4
 CRASH_BUDGET = 20
+"""The experiment is paused at this many crashes of a round, and again, after a resume, at each multiple of it."""
 INNOCENT_EXPIRIES = 4
 """A worker that vanishes says little about the example: machines are rebooted. Only a unit that keeps losing its
 workers is suspected; a model host that dies under its worker's eyes is suspected at once."""
@@ -25,34 +29,45 @@ workers is suspected; a model host that dies under its worker's eyes is suspecte
 def crashed(unit_id: int, epoch: int, *, code: str, message: str) -> bool:
     """Book a crash of a leased unit and decide what becomes of it. False when the unit was no longer at that epoch."""
     with transaction.atomic():
-        unit = WorkUnit.objects.select_for_update().filter(pk=unit_id, epoch=epoch, state="leased").first()
+        unit = WorkUnit.objects.select_for_update(no_key=True).filter(pk=unit_id, epoch=epoch, state="leased").first()
         if unit is None:
             return False
         counts = code != "lease_expired" or unit.attempts > INNOCENT_EXPIRIES
-        crashes = unit.crash_count + int(counts)
-        rest = _without_outcome(unit)
-        if unit.kind == "generate" and crashes >= CRASHES_BEFORE_SPLIT and len(rest) == 1:
-            _give_up(unit, rest[0], code, message)
-            rest = []
-        if unit.kind == "generate" and crashes >= CRASHES_BEFORE_SPLIT and len(rest) > 1:
-            _split(unit, rest)
-            return True
-        if unit.kind == "score" and crashes >= 2 * CRASHES_BEFORE_SPLIT:
+        unit.crash_count += int(counts)
+        if unit.kind == "generate":
+            _isolate(unit, code, message, counts)
+        elif unit.crash_count >= CRASHES_BEFORE_FAILING:
             _fail(unit, message)
-            return True
-        delay = min(60.0, 2.0**crashes) if counts else 0.0
-        WorkUnit.objects.filter(pk=unit.pk).update(
-            state="ready",
-            crash_count=crashes,
-            owner="",
-            lease_until=None,
-            inflight=[],
-            problem=message[:500],
-            next_at=_in(delay if rest else 0.0),
-            epoch=F("epoch") + 1,
-        )
-    _mind_the_budget(unit.experiment)
+        else:
+            _try_again(unit, message, counts)
+        if counts:
+            _mind_the_budget(unit)
     return True
+
+
+def _isolate(unit: WorkUnit, code: str, message: str, counts: bool) -> None:
+    rest = _without_outcome(unit)
+    is_suspect = unit.parent_id is not None and len(unit.indexes) == 1
+    if not rest or unit.crash_count < (1 if is_suspect else CRASHES_BEFORE_SPLIT):
+        _try_again(unit, message, counts and bool(rest))
+    elif len(rest) == 1:
+        _give_up(unit, rest[0], code, message)
+        _try_again(unit, message, wait=False)
+    else:
+        _split(unit, rest, message)
+
+
+def _try_again(unit: WorkUnit, message: str, wait: bool) -> None:
+    WorkUnit.objects.filter(pk=unit.pk).update(
+        state="ready",
+        crash_count=unit.crash_count,
+        owner="",
+        lease_until=None,
+        inflight=[],
+        problem=message[:500],
+        next_at=_in(min(60.0, 2.0**unit.crash_count) if wait else 0.0),
+        epoch=F("epoch") + 1,
+    )
 
 
 def _without_outcome(unit: WorkUnit) -> list[int]:
@@ -62,7 +77,7 @@ def _without_outcome(unit: WorkUnit) -> list[int]:
 
 def _give_up(unit: WorkUnit, index: int, code: str, message: str) -> None:
     example = Example.objects.get(dataset=unit.experiment.dataset_id, index=index)
-    code = "hang" if code == "hang" else "worker_crash"
+    code = "worker_crash" if code in ("lease_expired", "bug") else code
     Generation.objects.bulk_create(
         [
             Generation(
@@ -70,7 +85,7 @@ def _give_up(unit: WorkUnit, index: int, code: str, message: str) -> None:
                 example=example,
                 status=Generation.Status.ERROR,
                 error_code=code,
-                error=f"the model died on this document twice: {message}"[:2000],
+                error=f"the model fails on this document again and again: {message}"[:2000],
                 unit_id=unit.pk,
                 epoch=unit.epoch,
             )
@@ -79,7 +94,7 @@ def _give_up(unit: WorkUnit, index: int, code: str, message: str) -> None:
     )
 
 
-def _split(unit: WorkUnit, rest: list[int]) -> None:
+def _split(unit: WorkUnit, rest: list[int], message: str) -> None:
     suspects = sorted(set(unit.inflight) & set(rest))
     if suspects and len(suspects) < len(rest):
         pieces = [[index] for index in suspects] + [[index for index in rest if index not in suspects]]
@@ -103,31 +118,53 @@ def _split(unit: WorkUnit, rest: list[int]) -> None:
                 round=unit.round,
                 lo=piece[0],
                 indexes=piece,
-                crash_count=1 if len(piece) == 1 else 0,
             )
             for piece in pieces
         ],
         ignore_conflicts=True,
     )
     WorkUnit.objects.filter(pk=unit.pk).update(
-        state="split", epoch=F("epoch") + 1, owner="", lease_until=None, inflight=[], done_at=Now()
+        state="split",
+        crash_count=unit.crash_count,
+        problem=message[:500],
+        epoch=F("epoch") + 1,
+        owner="",
+        lease_until=None,
+        inflight=[],
+        done_at=Now(),
     )
 
 
 def _fail(unit: WorkUnit, message: str) -> None:
+    """A unit that is not about outputs: scores stay absent, but without a plan or an end the experiment has failed."""
     from evaluations.finalizing import finalize_when_complete, locked
 
     WorkUnit.objects.filter(pk=unit.pk).update(
-        state="failed", problem=message[:500], epoch=F("epoch") + 1, owner="", lease_until=None, done_at=Now()
+        state="failed",
+        crash_count=unit.crash_count,
+        problem=message[:500],
+        epoch=F("epoch") + 1,
+        owner="",
+        lease_until=None,
+        done_at=Now(),
     )
-    finalize_when_complete(locked(unit.experiment_id))
+    experiment = locked(unit.experiment_id)
+    if unit.kind == "score":
+        finalize_when_complete(experiment)
+        return
+    experiment.move("running", since=("paused",), pause_reason="")  # it would be resumed into nothing
+    problem = f"the {unit.get_kind_display().lower()} step failed {unit.crash_count} times: {message}"
+    experiment.move("failed", since=("planning", "running"), problem=problem[:2000], finished_at=timezone.now())
 
 
-def _mind_the_budget(experiment: Experiment) -> None:
-    crashes = experiment.units.aggregate(total=Sum("crash_count"))["total"] or 0
-    if crashes >= CRASH_BUDGET:
-        from evaluations.planning import pause
+def _mind_the_budget(unit: WorkUnit) -> None:
+    """Pause at the budget. Under the experiment's lock, so that crashes count one after the other."""
+    from evaluations.finalizing import locked
+    from evaluations.planning import pause
 
+    experiment = locked(unit.experiment_id)
+    crashes = experiment.units.filter(round=unit.round).aggregate(total=Sum("crash_count"))["total"] or 0
+    if crashes and crashes % CRASH_BUDGET == 0:
         pause(
             experiment, "crash_budget", f"Workers crashed {crashes} times in this experiment; see the units' problems."
         )

@@ -2,11 +2,12 @@
 
 The rules are STATISTICS §4: gates first, then the group that cannot be told from the best, in it the cheapest, then
 the faster, then the local one; never a forced winner, and always the n, the interval and the test behind the words.
+A model that a baseline clearly beats is never recommended: a baseline copies sentences, at once and for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Document = Mapping[str, Any]
@@ -31,20 +32,22 @@ def recommendation(document: Document) -> dict[str, Any]:
     n = max(row["metrics"][primary]["n"] for row in scored)
     if n < EXAMPLES_ONLY:
         return _say(
-            f"{_documents(n)} show examples, not a ranking: read them side by side, and bring at least {FEW}.", document
-        )
-    if not document["ranked"]:
-        return _say(
-            f"{_documents(n)} are too few to rank models: the intervals are below; {FEW} allow a first ranking.",
+            f"{_documents(n)} can show examples, not a ranking: read them side by side, and bring at least {FEW}.",
             document,
         )
-    passing = [row for row in scored if row["best_group"] and _answers(row)]
+    if not document["ranked"]:
+        return _say(f"{_documents(n)} are too few to rank models; {FEW} allow a first ranking.", document)
+    tied = [row for row in scored if row["best_group"]]
+    passing = [row for row in tied if _answers(row)]
     if not passing:
-        return _say("No model answers often enough to be recommended; see what they did instead below.", document)
-    chosen = min(passing, key=_preference(primary))
-    return _say(
-        _sentence(document, passing, chosen, label, n), document, chosen, _reasons(document, chosen, passing, label)
-    )
+        return _say(_nobody_passes(scored, tied, label), document)
+    worthy = [row for row in passing if not _beaten_by(document, row)]
+    if not worthy:
+        best = _best(document, passing)
+        return _say(_beaten(document, scored, best, label, n), document, None, _reasons(document, best, label))
+    chosen = min(worthy, key=_preference(document))
+    sentence = _sentence(document, scored, tied, worthy, chosen, label, n)
+    return _say(sentence, document, chosen, _reasons(document, chosen, label))
 
 
 def _say(
@@ -59,33 +62,115 @@ def _say(
     }
 
 
-def _sentence(document: Document, passing: list[Document], chosen: Document, label: str, n: int) -> str:
+def _sentence(
+    document: Document,
+    scored: list[Document],
+    tied: list[Document],
+    worthy: list[Document],
+    chosen: Document,
+    label: str,
+    n: int,
+) -> str:
     name = chosen["label"]
-    rivals = [
-        row
-        for row in document["candidates"]
-        if not row["is_baseline"] and row is not chosen and _mean(row, document["primary_metric"]) is not None
-    ]
-    if not rivals:
-        return f"{name} is the only model here, so nothing competes with it; the baselines below say how good it is."
-    if len(passing) == 1:
+    if len(scored) == 1:
+        alone = sum(not row["is_baseline"] for row in document["candidates"]) == 1
+        only = "the only model here" if alone else "the only model with a result"
+        return f"{name} is {only}, and {_against_baselines(document, chosen, label, n)}."
+    others = [row for row in tied if row is not chosen]
+    if not others:
         return f"Choose {name}: on {_documents(n)} it is clearly the best on {label}."
-    others = _listed([row["label"] for row in passing if row is not chosen])
-    if len(passing) == len(rivals) + 1:
-        return f"There is no evidence of a difference on {label} with {_documents(n)}: choose {name}, {_why(chosen, passing)}."
-    return f"Choose {name}: with {_documents(n)} it cannot be told from {others} on {label}, and it is {_why(chosen, passing)}."
+    if silent := [row for row in others if not _answers(row)]:
+        rest = f"with {_documents(n)} it cannot be told from {_names(others)} on {label}"
+        return f"Choose {name}: {rest}, but {_names(silent)} answer{'s' * (len(silent) == 1)} too rarely."
+    why = _why(document, chosen, worthy)
+    if len(tied) == len(scored):
+        return f"There is no evidence of a difference on {label} with {_documents(n)}: choose {name}, {why}."
+    return f"Choose {name}: with {_documents(n)} it cannot be told from {_names(others)} on {label}, and it is {why}."
 
 
-def _why(chosen: Document, passing: list[Document]) -> str:
-    costs = [_cost(row) for row in passing]
-    if _cost(chosen) is not None and all(
-        cost is None or cost > _cost(chosen) for row, cost in zip(passing, costs, strict=True) if row is not chosen
-    ):
-        return "the cheapest of them"
-    return "the fastest of them" if _latency(chosen) == min(_latency(row) for row in passing) else "the best on average"
+def _nobody_passes(scored: list[Document], tied: list[Document], label: str) -> str:
+    """What to say when none of the best group answers often enough, or all that have a value stopped early."""
+    if not tied:
+        return "No model that has a value ran to its end, so none can be recommended; the table says why."
+    others = [row for row in scored if _answers(row) and row not in tied]
+    if not others:
+        return "No model answers often enough to be recommended; see what they did instead below."
+    leads = "leads" if len(tied) == 1 else "lead"
+    return (
+        f"{_names(tied)} {leads} on {label} but answer{'s' * (len(tied) == 1)} too rarely to be recommended, "
+        f"and {_names(others)} {'is' if len(others) == 1 else 'are'} clearly worse."
+    )
 
 
-def _reasons(document: Document, chosen: Document, passing: list[Document], label: str) -> list[str]:
+def _against_baselines(document: Document, chosen: Document, label: str, n: int) -> str:
+    """How the only model does against the best baseline that does not see the references. It is not beaten by one."""
+    primary = document["primary_metric"]
+    rivals = _plain_baselines(document)
+    if not rivals:
+        return "no baseline is there to hold it against: add one, such as baseline/lead-3"
+    best = _best(document, rivals)
+    means = f"{_mean(chosen, primary):.3f} against {_mean(best, primary):.3f} on {label}, {_documents(n)}"
+    if _verdict(document, chosen, best) == "better":
+        return f"it clearly beats the best baseline, {best['label']} ({means})"
+    return f"it is not clearly better than {best['label']}{_copies(best)} ({means})"
+
+
+def _beaten(document: Document, scored: list[Document], best: Document, label: str, n: int) -> str:
+    """What to say when a baseline clearly beats every model that could be recommended."""
+    primary = document["primary_metric"]
+    baseline = _best(document, _beaten_by(document, best))
+    who = "No model here" if len(scored) > 1 else best["label"]
+    if any(_verdict(document, row, baseline) == "better" for row in scored):
+        who = "No model that answers often enough"
+    verb = "does not beat" if len(scored) == 1 else "beats"
+    them = "any of them" if len(scored) > 1 else "it"
+    advice = f"rely on {them}" if all(row["is_local"] for row in scored) else f"pay for {them}"
+    means = f"{_mean(best, primary):.3f} against {_mean(baseline, primary):.3f} on {label}, {_documents(n)}"
+    first = f"{who} {verb} {baseline['label']}{_copies(baseline)}: do not {advice} yet"
+    return f"{first} ({means})." if len(scored) == 1 else f"{first}. The best of them is {best['label']} ({means})."
+
+
+def _copies(baseline: Document) -> str:
+    return ", which copies sentences" if baseline["model"].startswith("baseline://") else ""
+
+
+def _plain_baselines(document: Document) -> list[Document]:
+    """The baselines with a value that are no upper bound: the oracle sees the references, a fair rival does not."""
+    rows = [row for row in document["candidates"] if row["is_baseline"] and not row["uses_references"]]
+    return [row for row in rows if _mean(row, document["primary_metric"]) is not None]
+
+
+def _beaten_by(document: Document, row: Document) -> list[Document]:
+    """The baselines that are clearly better than this model."""
+    return [each for each in _plain_baselines(document) if _verdict(document, row, each) == "worse"]
+
+
+def _best(document: Document, rows: list[Document]) -> Document:
+    """The one with the best mean; the comparison lists its candidates best first."""
+    order = [row["candidate"] for row in document["candidates"]]
+    return min(rows, key=lambda row: order.index(row["candidate"]))
+
+
+def _why(document: Document, chosen: Document, worthy: list[Document]) -> str:
+    """What sets the chosen one apart among those that could have been chosen; nothing that is not known of all."""
+    others = [row for row in worthy if row is not chosen]
+    if not others:
+        return "the only one of them that no baseline beats"
+    cost, costs = _cost(chosen), [_cost(row) for row in others]
+    priced = [each for each in costs if each is not None]
+    if cost is not None and all(each > cost for each in priced):
+        return "the cheapest of them" if len(priced) == len(costs) else "the cheapest of those whose price is known"
+    if _latency(chosen) < min(_latency(row) for row in others):
+        return "the fastest of them"
+    as_cheap = [_latency(row) for row in others if _cost(row) == cost]
+    if cost is not None and len(priced) == len(costs) and _latency(chosen) < min(as_cheap):
+        return "the fastest of the cheapest"
+    if _best(document, worthy) is chosen:
+        return "the best on average"
+    return "as good a choice as any of them"
+
+
+def _reasons(document: Document, chosen: Document, label: str) -> list[str]:
     primary = document["primary_metric"]
     mine = chosen["metrics"][primary]
     reasons = [f"{label} {mine['mean']:.3f} (95 % interval {_span(mine)}, n = {mine['n']})."]
@@ -112,18 +197,18 @@ def _reasons(document: Document, chosen: Document, passing: list[Document], labe
 def _caveats(document: Document, chosen: Document | None) -> list[str]:
     caveats = list(document["warnings"])
     primary = document["primary_metric"]
-    lead = next((row for row in document["candidates"] if row["is_baseline"] and "lead" in row["label"]), None)
-    if chosen and lead and _mean(lead, primary) is not None and _mean(chosen, primary) is not None:
-        told = _pair(document, chosen["candidate"], lead["candidate"], primary)
-        if told is None or told[0] not in ("better",):
+    if chosen:
+        unbeaten = [row for row in _plain_baselines(document) if _verdict(document, chosen, row) != "better"]
+        if unbeaten:
+            means = [f"{row['label']} ({_mean(row, primary):.3f})" for row in unbeaten]
             caveats.append(
-                f"It does not clearly beat {lead['label']} (the first sentences of the document): "
-                f"{_mean(chosen, primary):.3f} against {_mean(lead, primary):.3f}."
+                f"With {_mean(chosen, primary):.3f} it does not clearly beat {_listed(means)}; "
+                "a baseline copies sentences, at once and for nothing."
             )
     if document.get("detectable"):
         caveats.append(
-            f"With this many documents, differences of {document['detectable']:.3f} can be seen four times out of five; "
-            "smaller ones can be missed."
+            f"With this many documents, differences of {document['detectable']:.3f} can be seen four times out of "
+            "five; smaller ones can be missed."
         )
     if chosen and (chosen["truncated"] or 0) > 0:
         caveats.append(f"It could not read {_documents(chosen['truncated'])} to the end: they exceed its window.")
@@ -139,14 +224,15 @@ def _caveats(document: Document, chosen: Document | None) -> list[str]:
     return caveats
 
 
-def _pair(document: Document, candidate: int, other: int, metric: str) -> tuple[str, float | None] | None:
-    """(verdict about `candidate` against `other`, their difference), or None when they were not compared."""
+def _verdict(document: Document, row: Document, other: Document) -> str:
+    """The verdict about `row` against `other` on the primary metric; "" when they were not compared."""
     turned = {"better": "worse", "worse": "better"}
+    mine, theirs = row["candidate"], other["candidate"]
     for pair in document["pairs"]:
-        if pair["metric"] == metric and {pair["a"], pair["b"]} == {candidate, other}:
-            told = pair["verdict"]
-            return (told if pair["b"] == candidate else turned.get(told, told)), pair["difference"]
-    return None
+        if pair["metric"] == document["primary_metric"] and {pair["a"], pair["b"]} == {mine, theirs}:
+            told: str = pair["verdict"]
+            return told if pair["b"] == mine else turned.get(told, told)
+    return ""
 
 
 def alarms(document: Document) -> list[str]:
@@ -176,14 +262,17 @@ def _answers(row: Document) -> bool:
     return (row["answer_rate"] or 0.0) >= ANSWER_RATE
 
 
-def _preference(primary: str) -> Any:
-    def key(row: Document) -> tuple[float, float, bool, float]:
+def _preference(document: Document) -> Callable[[Document], tuple[float, float, bool, int]]:
+    """The cheaper first (an unknown price last), then the faster, then the local one, then the better on average."""
+    order = [row["candidate"] for row in document["candidates"]]
+
+    def key(row: Document) -> tuple[float, float, bool, int]:
         cost = _cost(row)
         return (
             cost if cost is not None else float("inf"),
             _latency(row),
             not row["is_local"],
-            -(_mean(row, primary) or 0),
+            order.index(row["candidate"]),
         )
 
     return key
@@ -222,6 +311,10 @@ def _documents(n: int) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _names(rows: list[Document]) -> str:
+    return _listed([row["label"] for row in rows])
 
 
 def _span(told: Document) -> str:

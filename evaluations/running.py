@@ -3,6 +3,9 @@
 Local models run in a model host (a child process) or inline; their outcomes are committed batch by batch. Paid
 APIs are called with several connections at once; every attempt is in the ledger before it is made, and its outcome
 is committed before the next one starts. Only this thread talks to the database.
+
+Locks are taken in one order everywhere, so that no two transactions wait for each other: leased units (by id), then
+the experiment, then its ready units and the ledger.
 """
 
 from __future__ import annotations
@@ -11,28 +14,33 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from datetime import timedelta
 
-from django.db import transaction
-from django.db.models import F, Q, Value
-from django.db.models.functions import Coalesce, Now
+from django.db import DatabaseError, InterfaceError, transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Now
 
 from datasets_app.models import Example
 from evaluations import leasing, poison, tasks
 from evaluations.finalizing import locked
-from evaluations.leasing import Lease
+from evaluations.leasing import Fenced, Lease
 from evaluations.models import Call, Candidate, Experiment, Generation, WorkUnit
-from evaluations.warming import WarmModel
+from evaluations.warming import WarmModel, never
 from models_registry.hosting import HostCancelled
 from models_registry.pricing import cost_micro
-from models_registry.providers import Output, ProviderError, Request
+from models_registry.providers import Output, ProviderError, Request, available
 
 log = logging.getLogger(__name__)
 TRIES = 6
-TRIES_UNKNOWN = 2
+MORE_TRIES = 2
+"""How often a call that may have been billed is tried again: after a time-out, a lost connection, a broken answer."""
+BACKOFF_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
 """A retry due sooner than this is awaited; for a later one the unit goes back with its time."""
+GONE = ("worker_gone", "abandoned")
+"""Ledger lines of calls whose end nobody saw: they are no tries of the example's own."""
 DEFAULT_NEW_TOKENS = 1024
 
 
@@ -40,15 +48,45 @@ class Stopped(Exception):
     """The worker is shutting down, or the experiment no longer runs: give the unit back."""
 
 
-def generate(lease: Lease, candidate: Candidate, model: WarmModel, stopping: Callable[[], bool]) -> None:
-    """Do one generate unit to its end, or as far as possible. Raises Fenced when the unit was taken away, and
-    ProviderError when this candidate cannot go on at all."""
+def refuse_by_policy(candidate: Candidate) -> None:
+    """What planning refuses is refused again before every unit, by the rows as they are now: a candidate may have
+    been put into the table by other means, and a mark or a budget may have come later (SECURITY S12).
+    Raises ProviderError ("stop")."""
+    provider = available().get(candidate.provider)
+    if provider is None or provider.place != "network":
+        return
+    experiment = Experiment.objects.select_related("dataset").get(pk=candidate.experiment_id)
+    connection = candidate.connection
+    why = {}
+    if connection is not None and not (connection.enabled and connection.team_id == experiment.team_id):
+        why["no_connection"] = f"the connection {connection.name!r} is disabled: an administrator enables it"
+    if experiment.budget_micro is not None and not _is_priced(candidate):
+        why["unpriced"] = "it has no price, so the budget cannot be kept: enter its price and add it again"
+    if not experiment.dataset.may_leave:
+        why["privacy"] = "it would send documents away, but this dataset is marked as never leaving"
+    for code, sentence in reversed(why.items()):
+        raise ProviderError(f"{candidate.label}: {sentence}", code=code, failure="stop")
+
+
+def generate(
+    lease: Lease,
+    candidate: Candidate,
+    model: WarmModel,
+    stopping: Callable[[], bool],
+    dropping: Callable[[], bool] = never,
+) -> None:
+    """Do one generate unit to its end, or as far as possible. From `stopping` on nothing new is begun; when `dropping`
+    comes true too, even the batch or the calls in hand are given up.
+
+    Raises Fenced when the unit was taken away, Stopped when it should be given back, and ProviderError when this
+    candidate cannot go on at all.
+    """
     requests = list(_requests(lease, candidate))
     if model.is_network:
-        later = _call_all(lease, candidate, model, requests, stopping)
+        later = _call_all(lease, candidate, model, requests, stopping, dropping)
     else:
         later = None
-        _run_batches(lease, candidate, model, requests, stopping)
+        _run_batches(lease, candidate, model, requests, stopping, dropping)
     if later is not None:
         leasing.release(lease, after=later)
         return
@@ -72,10 +110,15 @@ def _requests(lease: Lease, candidate: Candidate) -> Iterator[Request]:
 
 
 def _run_batches(
-    lease: Lease, candidate: Candidate, model: WarmModel, requests: Sequence[Request], stopping: Callable[[], bool]
+    lease: Lease,
+    candidate: Candidate,
+    model: WarmModel,
+    requests: Sequence[Request],
+    stopping: Callable[[], bool],
+    dropping: Callable[[], bool] = never,
 ) -> None:
     def cancelled() -> bool:
-        return lease.must_stop or stopping()
+        return lease.must_stop or dropping()
 
     if not requests:
         return
@@ -83,14 +126,16 @@ def _run_batches(
     def starting(keys: list[int]) -> None:
         leasing.mark_inflight(lease, _indexes(keys))
 
+    left = len(requests)
     try:
         for outputs in model.generate(requests, starting=starting, cancelled=cancelled):
             leasing.record_outcomes(lease, [_generation(candidate, output) for output in outputs])
-            if cancelled():
+            left -= len(outputs)
+            if left and (cancelled() or stopping()):
                 raise Stopped
     except HostCancelled:
         raise Stopped from None
-    if cancelled():
+    if left and cancelled():
         raise Stopped
 
 
@@ -131,119 +176,216 @@ class _Attempt:
     call: Call
 
 
+@dataclass(frozen=True)
+class _Bill:
+    """What an ended call means for the ledger; `cost` in micro-dollars, None where it is not priced."""
+
+    state: str
+    outcome: str
+    cost: int | None
+    output: Output | None = None
+    error: ProviderError | None = None
+
+
 def _call_all(
-    lease: Lease, candidate: Candidate, model: WarmModel, requests: Sequence[Request], stopping: Callable[[], bool]
-) -> float | None:
-    """Call the API for every request. None when all have an outcome, else in how many seconds to try the rest."""
-    waiting: list[tuple[float, Request]] = [(0.0, request) for request in requests]
-    running: dict[Future[Output], _Attempt] = {}
-    pool = ThreadPoolExecutor(max_workers=model.concurrency, thread_name_prefix="call")
-    try:
-        while waiting or running:
-            if lease.must_stop or stopping():
-                _collect(lease, candidate, running, waiting, patience=True)
-                raise Stopped
-            waiting.sort(key=lambda each: each[0])
-            while waiting and len(running) < model.concurrency and waiting[0][0] <= time.monotonic():
-                _, request = waiting.pop(0)
-                call = _reserve(lease, candidate, request)
-                running[pool.submit(model.generate_one, request)] = _Attempt(request, call)
-            if not running:
-                due = waiting[0][0] - time.monotonic()
-                if due > PATIENCE_SECONDS:
-                    return due
-                time.sleep(max(0.0, min(due, 0.5)))
-                continue
-            _collect(lease, candidate, running, waiting)
-        return None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _collect(
     lease: Lease,
     candidate: Candidate,
-    running: dict[Future[Output], _Attempt],
-    waiting: list[tuple[float, Request]],
-    *,
-    patience: bool = False,
-) -> None:
-    """Settle the calls that have ended (with `patience`: wait for all of them) and commit their outcomes."""
-    while running:
-        ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+    model: WarmModel,
+    requests: Sequence[Request],
+    stopping: Callable[[], bool],
+    dropping: Callable[[], bool],
+) -> float | None:
+    """Call the API for every request. None when all have an outcome, else in how many seconds to try the rest."""
+    calls = _Calls(lease, candidate, model, [(0.0, request) for request in requests])
+    try:
+        while calls.waiting or calls.running:
+            if calls.end is None and (lease.must_stop or stopping()):
+                calls.end = Stopped()
+            if calls.end is not None:
+                calls.drain(dropping)
+                raise calls.end
+            due = calls.begin()
+            if calls.running:
+                calls.collect(min(due, 0.5))
+            elif due > PATIENCE_SECONDS:
+                return due
+            else:
+                time.sleep(min(due, 0.5))
+        return None
+    finally:
+        calls.abandon()
+
+
+@dataclass
+class _Calls:
+    """The calls of one unit: requests that wait for their time, calls in flight, and why no more are begun."""
+
+    lease: Lease
+    candidate: Candidate
+    model: WarmModel
+    waiting: list[tuple[float, Request]]
+    running: dict[Future[Output], _Attempt] = field(default_factory=dict)
+    end: Stopped | ProviderError | None = None
+
+    def begin(self) -> float:
+        """Begin all calls that are due, as far as pace and budget allow. In how many seconds to look again."""
+        self.waiting.sort(key=lambda each: each[0])
+        while self.waiting:
+            due = self.waiting[0][0] - time.monotonic()
+            if due > 0:
+                return due
+            pause = self.model.pace.begin()
+            if pause is not None:
+                return pause or 0.2
+            if not self._begin_one():
+                return 0.5
+        return 0.5
+
+    def _begin_one(self) -> bool:
+        request = self.waiting[0][1]
+        call = None
+        try:
+            call = _reserve(self.lease, self.candidate, request)
+        except (Stopped, ProviderError) as exc:
+            self.end = exc
+        finally:
+            if call is None:
+                self.model.pace.end(answered=False)
+        if call is None:
+            return False
+        self.waiting.pop(0)
+        self.running[self.model.call(request)] = _Attempt(request, call)
+        return True
+
+    def collect(self, seconds: float) -> None:
+        """Settle the calls that end within `seconds`, and commit their outcomes."""
+        ended, _ = wait(self.running, timeout=seconds, return_when=FIRST_COMPLETED)
         for future in ended:
-            attempt = running.pop(future)
-            again = _settle(lease, candidate, attempt, future)
-            if again is not None:
-                waiting.append((time.monotonic() + again, attempt.request))
-        if ended and not patience:
+            self._settle(self.running.pop(future), future)
+
+    def drain(self, dropping: Callable[[], bool]) -> None:
+        """Wait for the calls in flight, for their answers are paid for; not when nothing can be written any more."""
+        while self.running and self.lease.is_held and not dropping():
+            self.collect(0.5)
+
+    def abandon(self) -> None:
+        """Calls whose answer nobody waits for any more may be billed: they count at their most."""
+        for future, attempt in self.running.items():
+            bill = _bill(attempt, future) if future.done() else _at_most(attempt.call, "abandoned")
+            try:
+                _book(attempt.call, bill)
+            except (DatabaseError, InterfaceError):
+                log.warning("call %s could not be booked; the sweeper will", attempt.call.pk)
+        self.running.clear()
+
+    def _settle(self, attempt: _Attempt, future: Future[Output]) -> None:
+        """Book one ended call, with its outcome if it has one, in one transaction."""
+        bill = _bill(attempt, future)
+        if bill.error is None:
+            assert bill.output is not None
+            _commit(self.lease, attempt, bill, bill.output)
             return
-        if lease.must_stop and not patience:
+        if bill.error.failure == "stop":
+            _book(attempt.call, bill)
+            self.end = self.end or bill.error
+            self.waiting.append((0.0, attempt.request))
             return
+        again = _again(self.lease, attempt, bill)
+        if again is None:
+            failed = Output(attempt.request.key, "error", error_code=bill.error.code, error=str(bill.error))
+            _commit(self.lease, attempt, bill, failed)
+            return
+        _book(attempt.call, bill)
+        self.waiting.append((time.monotonic() + again, attempt.request))
 
 
-def _settle(lease: Lease, candidate: Candidate, attempt: _Attempt, future: Future[Output]) -> float | None:
-    """Book one ended call and its outcome, in one transaction. How many seconds until another try, if any."""
+def _bill(attempt: _Attempt, future: Future[Output]) -> _Bill:
     error = future.exception()
     if error is None:
-        output = future.result()
-        price = candidate.spec.get("price") or {}
-        cost = cost_micro(
-            output.input_tokens,
-            output.cached_tokens,
-            output.output_tokens,
-            price.get("in"),
-            price.get("out"),
-            price.get("cached"),
-        )
-        with transaction.atomic():
-            _book(attempt.call, Call.State.SETTLED, output.error_code or "ok", cost, output)
-            leasing.record_outcomes(lease, [_generation(candidate, output, cost)])
-        return None
+        return _bill_of_output(attempt.call, future.result())
     if not isinstance(error, ProviderError):
-        log.error("candidate %s: the provider raised %s", candidate.pk, type(error).__name__, exc_info=error)
+        # The name only: what an SDK raises may quote the document or the key.
+        log.error("candidate %s: the provider raised %s", attempt.call.candidate_id, type(error).__name__)
         error = ProviderError(f"internal error: {type(error).__name__}", code="provider_bug", failure="final")
-    if error.failure == "unknown":
-        _book(attempt.call, Call.State.UNKNOWN, error.code, attempt.call.reserved_micro)
-    else:
-        _book(attempt.call, Call.State.SETTLED, error.code, 0)
-    if error.failure == "stop":
-        raise error
-    tries = Call.objects.filter(candidate=candidate, example_id=attempt.request.key).count()
-    limit = TRIES_UNKNOWN + 1 if error.failure == "unknown" else TRIES
-    if error.failure == "final" or tries >= limit:
-        failed = Output(attempt.request.key, "error", error_code=error.code, error=str(error))
-        leasing.record_outcomes(lease, [_generation(candidate, failed)])
+    if error.failure == "unknown" or error.code in ("malformed_response", "provider_bug"):
+        return _at_most(attempt.call, error.code, error)
+    return _Bill(Call.State.SETTLED, error.code, 0, error=error)
+
+
+def _bill_of_output(call: Call, output: Output) -> _Bill:
+    """An answer costs what its tokens cost. One that tells no tokens may cost the most; a rejection costs nothing."""
+    price = call.candidate.spec.get("price") or {}
+    tokens = (output.input_tokens, output.cached_tokens, output.output_tokens)
+    cost = cost_micro(*tokens, price.get("in"), price.get("out"), price.get("cached"))
+    outcome = output.error_code or "ok"
+    was_rejected = output.status in ("error", "refused") and not output.finish_reason
+    if cost is None and was_rejected:
+        return _Bill(Call.State.SETTLED, outcome, 0, output)
+    if cost is None and _is_priced(call.candidate):
+        return _Bill(Call.State.UNKNOWN, outcome, call.reserved_micro, output)
+    return _Bill(Call.State.SETTLED, outcome, cost, output)
+
+
+def _at_most(call: Call, outcome: str, error: ProviderError | None = None) -> _Bill:
+    cost = call.reserved_micro if _is_priced(call.candidate) else None
+    return _Bill(Call.State.UNKNOWN, outcome, cost, error=error)
+
+
+def _commit(lease: Lease, attempt: _Attempt, bill: _Bill, output: Output) -> None:
+    """The bill and the outcome together. Raises Fenced; the bill is booked even then, for the call was made."""
+    cost = bill.cost if bill.state == Call.State.SETTLED and bill.output is not None else None
+    try:
+        with leasing.fenced(lease):
+            _book(attempt.call, bill)
+            leasing.record_outcomes(lease, [_generation(attempt.call.candidate, output, cost)])
+    except Fenced:
+        _book(attempt.call, bill)
+        raise
+
+
+def _again(lease: Lease, attempt: _Attempt, bill: _Bill) -> float | None:
+    """In how many seconds to try once more after this failure; None when it was the last try of this round."""
+    assert bill.error is not None
+    call = attempt.call
+    this_round = WorkUnit.objects.filter(candidate=call.candidate_id, kind="generate", round=lease.unit.round)
+    mine = Call.objects.filter(
+        candidate=call.candidate_id, example=call.example_id, unit_id__in=this_round.values("pk")
+    )
+    earlier = mine.exclude(pk=call.pk).exclude(outcome__in=GONE)
+    ended = [*earlier.values_list("state", flat=True), bill.state]
+    tries = len(ended)
+    may_be_billed = ended.count(Call.State.UNKNOWN) if bill.state == Call.State.UNKNOWN else 0
+    if bill.error.failure == "final" or tries >= TRIES or may_be_billed > MORE_TRIES:
         return None
-    if error.retry_after is not None:
-        return error.retry_after
-    return random.uniform(0, min(60.0, 2.0**tries))  # noqa: S311 - full jitter, not a secret
+    if bill.error.retry_after is not None:
+        return bill.error.retry_after
+    return random.uniform(0, min(60.0, BACKOFF_SECONDS * 2.0**tries))  # noqa: S311 - full jitter, not a secret
 
 
-def _reserve(lease: Lease, candidate: Candidate, request: Request) -> Call:
-    """Write the ledger line before the call, and reserve its worst case from the budget. Raises Stopped, with the
-    experiment paused, when the budget does not cover it."""
-    experiment: Experiment = candidate.experiment
+def _reserve(lease: Lease, candidate: Candidate, request: Request) -> Call | None:
+    """Write the ledger line before the call, and reserve its worst case from the budget. None when the calls in flight
+    must end first, to show how much of the budget they leave. Raises Stopped, with the experiment paused, when the
+    budget does not cover it, and ProviderError when there is a budget but no price."""
     most = worst_case_micro(candidate, request)
     with leasing.fenced(lease):
-        if experiment.budget_micro is not None:
-            room = Q(budget_micro__gte=F("spent_micro") + F("reserved_micro") + (most or 0))
-            rows = Experiment.objects.filter(room, pk=experiment.pk).update(
-                reserved_micro=F("reserved_micro") + (most or 0)
-            )
-            paid_for = bool(rows)
-        else:
-            rows = Experiment.objects.filter(pk=experiment.pk).update(reserved_micro=F("reserved_micro") + (most or 0))
-            paid_for = True
-        if paid_for:
+        mine = Experiment.objects.filter(pk=candidate.experiment_id)
+        fits = Q(budget_micro__isnull=True)
+        if most is not None:
+            fits |= Q(budget_micro__gte=F("spent_micro") + F("reserved_micro") + most)
+        if mine.filter(fits).update(reserved_micro=F("reserved_micro") + (most or 0)):
             return Call.objects.create(
-                experiment=experiment,
+                experiment_id=candidate.experiment_id,
                 candidate=candidate,
                 example_id=request.key,
                 unit_id=lease.unit.pk,
                 epoch=lease.epoch,
                 reserved_micro=most or 0,
             )
+        experiment = mine.get()
+    refuse_by_policy(candidate)
+    assert most is not None and experiment.budget_micro is not None
+    if experiment.spent_micro + most <= experiment.budget_micro:
+        return None
     from evaluations.planning import pause
 
     pause(
@@ -263,12 +405,19 @@ def worst_case_micro(candidate: Candidate, request: Request) -> int | None:
     return cost_micro(len(text.encode()) + 64, 0, most_out, price.get("in"), price.get("out"))
 
 
-def _book(call: Call, state: str, outcome: str, cost: int | None, output: Output | None = None) -> None:
+def _is_priced(candidate: Candidate) -> bool:
+    price = candidate.spec.get("price") or {}
+    return price.get("in") is not None and price.get("out") is not None
+
+
+def _book(call: Call, bill: _Bill) -> None:
+    """Close the ledger line and turn its reservation into what it cost; once, however often it is asked."""
+    output = bill.output
     with transaction.atomic():
         booked = Call.objects.filter(pk=call.pk, state=Call.State.RESERVED).update(
-            state=state,
-            outcome=outcome[:40],
-            cost_micro=cost,
+            state=bill.state,
+            outcome=bill.outcome[:40],
+            cost_micro=bill.cost,
             input_tokens=output.input_tokens if output else None,
             cached_tokens=output.cached_tokens if output else None,
             output_tokens=output.output_tokens if output else None,
@@ -278,14 +427,28 @@ def _book(call: Call, state: str, outcome: str, cost: int | None, output: Output
         if booked:
             Experiment.objects.filter(pk=call.experiment_id).update(
                 reserved_micro=F("reserved_micro") - call.reserved_micro,
-                spent_micro=F("spent_micro") + Coalesce(Value(cost), 0),
+                spent_micro=F("spent_micro") + (bill.cost or 0),
             )
 
 
 def abandon_calls(unit: WorkUnit) -> None:
     """The unit's worker is gone: calls it had reserved may have been made and billed, so they count at their most."""
-    for call in Call.objects.filter(unit_id=unit.pk, state=Call.State.RESERVED, epoch__lte=unit.epoch):
-        _book(call, Call.State.UNKNOWN, "worker_gone", call.reserved_micro)
+    _abandon(Call.objects.filter(unit_id=unit.pk, state=Call.State.RESERVED, epoch__lte=unit.epoch))
+
+
+def abandon_orphans(seconds: float) -> int:
+    """Calls begun longer ago whose unit has moved on since (its worker died after it was cancelled, say): how many."""
+    before = Now() - timedelta(seconds=seconds)
+    old = Call.objects.filter(state=Call.State.RESERVED, started_at__lt=before)
+    held = WorkUnit.objects.filter(pk=OuterRef("unit_id"), epoch=OuterRef("epoch"), state="leased")
+    return _abandon(old.exclude(Exists(held)))
+
+
+def _abandon(calls: QuerySet[Call]) -> int:
+    found = list(calls.select_related("candidate"))
+    for call in found:
+        _book(call, _at_most(call, "worker_gone"))
+    return len(found)
 
 
 # --- the end of a unit ----------------------------------------------------------------------------------------------
@@ -293,9 +456,7 @@ def abandon_calls(unit: WorkUnit) -> None:
 
 def finish(lease: Lease) -> None:
     """Every example of the unit has an outcome: the unit is done, and its scoring becomes ready, in one transaction."""
-    from evaluations import actors
     from evaluations.finalizing import finalize_when_complete
-    from evaluations.planning import score_units
 
     unit = lease.unit
     with leasing.fenced(lease):
@@ -304,12 +465,22 @@ def finish(lease: Lease) -> None:
             raise RuntimeError(f"work unit {unit.pk} ended with {have} outcomes for {len(unit.indexes)} examples")
         leasing.close(lease)
         experiment = locked(unit.experiment_id)
-        assert unit.candidate is not None
-        for frozen in experiment.metrics:
-            units = score_units(experiment, unit.candidate, frozen, unit.indexes, unit.round)
-            WorkUnit.objects.bulk_create(_with_parent(units, unit), ignore_conflicts=True)
-            actors.announce("score", experiment, metric=frozen["name"])
+        _score_next(experiment, unit, unit.indexes)
         finalize_when_complete(experiment)
+
+
+def _score_next(experiment: Experiment, unit: WorkUnit, indexes: Sequence[int]) -> None:
+    """Make the score units of these examples of a generate unit that has ended."""
+    from evaluations import actors
+    from evaluations.planning import score_units
+
+    assert unit.candidate is not None
+    if not indexes:
+        return
+    for frozen in experiment.metrics:
+        units = score_units(experiment, unit.candidate, frozen, indexes, unit.round)
+        WorkUnit.objects.bulk_create(_with_parent(units, unit), ignore_conflicts=True)
+        actors.announce("score", experiment, metric=frozen["name"])
 
 
 def _with_parent(units: Iterator[WorkUnit], parent: WorkUnit) -> list[WorkUnit]:
@@ -320,17 +491,27 @@ def _with_parent(units: Iterator[WorkUnit], parent: WorkUnit) -> list[WorkUnit]:
 
 
 def stop_candidate(candidate: Candidate, error: ProviderError) -> None:
-    """Nothing of this candidate can work now: say why, cancel its units, let the others go on."""
+    """Nothing of this candidate can work now: say why, cancel its units, let the others go on. What its units have
+    already produced stays, and is scored."""
     from evaluations.finalizing import finalize_when_complete
 
+    mine = WorkUnit.objects.filter(candidate=candidate, kind="generate")
     with transaction.atomic():
+        held = list(mine.filter(state="leased").select_for_update(no_key=True).order_by("pk"))
+        experiment = locked(candidate.experiment_id)
         Candidate.objects.filter(pk=candidate.pk).update(problem=str(error)[:2000], problem_code=error.code[:40])
-        units = WorkUnit.objects.filter(candidate=candidate, kind="generate", state__in=("ready", "leased"))
-        units.update(state="cancelled", problem=error.code, done_at=Now(), epoch=F("epoch") + 1, lease_until=None)
-        finalize_when_complete(locked(candidate.experiment_id))
+        # A unit leased since then is not waited for, its owner may wait for us; it will meet the same error itself.
+        units = held + list(mine.filter(state="ready").select_for_update(no_key=True).order_by("pk"))
+        mine.filter(pk__in=[unit.pk for unit in units]).update(
+            state="cancelled", problem=error.code, done_at=Now(), epoch=F("epoch") + 1, lease_until=None, inflight=[]
+        )
+        for unit in units:
+            have = Generation.objects.filter(candidate=candidate, example__index__in=unit.indexes)
+            _score_next(experiment, unit, sorted(have.values_list("example__index", flat=True)))
+        finalize_when_complete(experiment)
 
 
 def crash(lease: Lease, error: ProviderError) -> None:
-    """The model host died or hung on this unit: remember it, and isolate the example that does it."""
+    """The model died, hung or failed on this unit: remember it, and isolate the example that does it."""
     log.warning("work unit %s: %s", lease.unit.pk, error)
     poison.crashed(lease.unit.pk, lease.epoch, code=error.code, message=str(error))

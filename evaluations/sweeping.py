@@ -16,11 +16,13 @@ from evaluations import poison
 from evaluations.finalizing import finalize_when_complete, locked
 from evaluations.models import Experiment, WorkUnit
 from evaluations.planning import settle_cancelled
-from evaluations.running import abandon_calls
+from evaluations.running import abandon_calls, abandon_orphans
 
 log = logging.getLogger(__name__)
 LIMIT = 500
 HARD_CANCEL_SECONDS = 60
+ORPHAN_SECONDS = 300
+"""Older than any call can be (120 s): nobody will ever settle it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def sweep() -> int:
     for unit_id, epoch in lapsed:
         _safely(_expire, unit_id, epoch)
     _take_from_cancelled()
+    _safely(abandon_orphans, ORPHAN_SECONDS)
     for pk in Experiment.objects.filter(state__in=("running", "cancelling"))[:LIMIT].values_list("pk", flat=True):
         _safely(_conclude, pk)
     return len(lapsed)
@@ -69,9 +72,13 @@ def _take_from_cancelled() -> None:
             """
             UPDATE evaluations_workunit unit
             SET state = 'cancelled', epoch = unit.epoch + 1, lease_until = NULL, done_at = clock_timestamp()
-            FROM evaluations_experiment experiment
-            WHERE experiment.id = unit.experiment_id AND experiment.state = 'cancelling' AND unit.state = 'leased'
-              AND experiment.finished_at < clock_timestamp() - %s * interval '1 second'
+            WHERE unit.id IN (
+                SELECT held.id FROM evaluations_workunit held
+                JOIN evaluations_experiment experiment ON experiment.id = held.experiment_id
+                WHERE experiment.state = 'cancelling' AND held.state = 'leased'
+                  AND experiment.finished_at < clock_timestamp() - %s * interval '1 second'
+                FOR NO KEY UPDATE OF held SKIP LOCKED
+            )
             """,
             [HARD_CANCEL_SECONDS],
         )

@@ -23,7 +23,7 @@ from evaluations.models import Experiment
 
 Document = dict[str, Any]
 HEADLINES = ("rougeLsum", "rouge1", "rouge2", "meteor", "bertscore_f1")
-GLYPHS = {"better": "▲", "worse": "▼", "no clear difference": "≈", "borderline": "~"}
+GLYPHS = {"better": "▲", "worse": "▼", "no clear difference": "≈", "borderline": "~", "too little data": "?"}
 WIDTH = 140
 """Columns of the table when nobody looks at it: a pipe or a log has no width of its own."""
 
@@ -107,7 +107,7 @@ def show(document: Document, *, width: int | None = None) -> None:
             console.print(f"[red]! {escape(row['label'])}: {escape(row['problem'])}[/]")
     console.print(_fitting_table(document, console), soft_wrap=False)
     if any(row["versus_leader"].get(document["primary_metric"]) for row in document["candidates"]):
-        console.print("  ▲ better, ▼ worse, ≈ no clear difference from the leader, ~ borderline; * the best group\n")
+        console.print("  * the best group; ▲ better, ▼ worse, ≈ no clear difference, ~ borderline, ? too little data\n")
     for reason in document["recommendation"]["reasons"]:
         console.print(f"  {escape(reason)}")
     for caveat in document["recommendation"]["caveats"]:
@@ -147,7 +147,8 @@ def _has(document: Document, part: str) -> bool:
 def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
     mine = row["metrics"].get(primary, {})
     star = "* " if row["best_group"] else "  "
-    name = star + escape(row["label"]) + (" (baseline)" if row["is_baseline"] else "")
+    says_so = "baseline" in row["label"]
+    name = star + escape(row["label"]) + (" (baseline)" if row["is_baseline"] and not says_so else "")
     latency = row["latency_ms"]["p50"]
     cost = row["cost_per_1000_usd"]
     told = row["versus_leader"].get(primary)
@@ -158,7 +159,7 @@ def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
         *(_number(row["metrics"].get(part, {}).get("mean")) for part in shown[1:]),
         "-" if row["answer_rate"] is None else f"{row['answer_rate']:.0%}",
         "-" if latency is None else f"{latency / 1000:.2f}",
-        "no price" if cost is None else f"{cost:.2f}",
+        "unpriced" if cost is None else f"{cost:.2f}",
         "stopped" if row["problem"] else (_versus(told) if told else ""),
     ]
 
@@ -166,7 +167,7 @@ def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
 def _versus(told: Document) -> str:
     if told["difference"] is None:
         return told["verdict"]
-    return f"{GLYPHS.get(told['verdict'], '-')} {told['difference']:+.3f}"
+    return f"{GLYPHS[told['verdict']]} {told['difference']:+.3f}"
 
 
 def _number(value: float | None) -> str:

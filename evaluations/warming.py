@@ -54,9 +54,7 @@ class WarmModel:
         self._busy = threading.Lock()
         ready = provider.prepare(spec, dict(os.environ))
         if provider.place == "host":
-            self.host = ModelHost(
-                provider.name, ready, hang_seconds=getattr(settings, "HANG_SECONDS", HANG_SECONDS)
-            )
+            self.host = ModelHost(provider.name, ready, hang_seconds=getattr(settings, "HANG_SECONDS", HANG_SECONDS))
             self.host.start(cancelled)
         else:
             self.session = provider.open(ready, access)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import dramatiq
 from django.conf import settings
-from django.db import OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.db.models.functions import Now
 from redis.exceptions import RedisError
 
@@ -26,9 +26,9 @@ from evaluations import actors, leasing, planning, running, scoring, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Candidate, Worker
-from evaluations.warming import WarmModels
+from evaluations.warming import WarmModel, WarmModels
 from lumigator import doorbell
-from models_registry.hosting import HostDied
+from models_registry.hosting import HostCancelled
 from models_registry.providers import ProviderError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ SHARE_SECONDS = 60.0
 """After this long on one candidate the bell is rung again, so that runs and teams take turns."""
 THREADS = {"gpu": 1, "api": 4, "cpu": 1}
 STOP_SECONDS = 20.0
+OPENINGS = 6
+"""A model that cannot be opened so often in a row stops its candidate, whatever the error said of trying again."""
 
 _current: WorkerProcess | None = None
 
@@ -116,7 +118,7 @@ class WorkerProcess:
             try:
                 close_old_connections()
                 step()
-            except OperationalError as exc:
+            except (OperationalError, InterfaceError) as exc:
                 log.warning("the database does not answer (%s); trying again", str(exc).strip().splitlines()[0])
                 connection.close()
             except Exception:
@@ -174,7 +176,7 @@ class WorkerProcess:
                     do(lease)
                 except Fenced as exc:
                     log.warning("%s", exc)
-                except OperationalError:
+                except (OperationalError, InterfaceError):
                     raise
                 except Exception as exc:
                     log.exception("%s unit %s failed", kind, lease.unit.pk)
@@ -183,40 +185,59 @@ class WorkerProcess:
     def advance(self, candidate_id: int) -> None:
         """Generate for one candidate until nothing is ready, the time share is used up, or the worker stops."""
         began = time.monotonic()
-        candidate = Candidate.objects.select_related("experiment", "connection").filter(pk=candidate_id).first()
-        if candidate is None or candidate.queue not in self.queues:
+        queue = Candidate.objects.filter(pk=candidate_id).values_list("queue", flat=True).first()
+        if queue not in self.queues:
             return
         while not self.is_stopping():
             lease = leasing.claim("generate", self.name, candidate=candidate_id)
             if lease is None:
                 return
             with self._keeping(lease):
-                self._generate(lease, candidate)
+                self._generate(lease)
             if time.monotonic() - began > SHARE_SECONDS:
-                doorbell.send(actors.advance, candidate.queue, candidate_id)
+                doorbell.send(actors.advance, queue, candidate_id)
                 return
 
-    def _generate(self, lease: Lease, candidate: Candidate) -> None:
+    def _generate(self, lease: Lease) -> None:
+        # Read anew for each unit: the key, the address or the reason to stop may have changed since the last.
+        candidate = Candidate.objects.select_related("experiment", "connection").get(pk=lease.unit.candidate_id)
         try:
-            model = self.models.get(candidate)
-            running.generate(lease, candidate, model, self._must_drop)
+            model = self._open(lease, candidate)
+            if model is not None:
+                running.generate(lease, candidate, model, self.is_stopping, self._must_drop)
         except Fenced as exc:
             log.warning("%s", exc)
         except running.Stopped:
             leasing.release(lease)
-        except HostDied as exc:
-            running.crash(lease, exc)
         except ProviderError as exc:
             if exc.failure == "stop":
                 running.stop_candidate(candidate, exc)
             else:
-                log.warning("candidate %s: %s", candidate.pk, exc)
-                leasing.release(lease, after=exc.retry_after or 10.0)
-        except OperationalError:
+                running.crash(lease, exc)
+        except (OperationalError, InterfaceError):
             raise
         except Exception as exc:
             log.exception("generate unit %s failed", lease.unit.pk)
             _give_back_broken(lease, exc)
+
+    def _open(self, lease: Lease, candidate: Candidate) -> WarmModel | None:
+        """The candidate's model, ready; None when it could not be opened now and the unit was given back for later.
+        Raises ProviderError("stop") when it never will be, Stopped when there is no use for it any more."""
+        if candidate.problem:
+            raise ProviderError(candidate.problem, code=candidate.problem_code, failure="stop")
+        try:
+            running.refuse_by_policy(candidate)
+            return self.models.get(candidate, lambda: lease.must_stop or self.is_stopping())
+        except HostCancelled:
+            raise running.Stopped from None
+        except ProviderError as exc:
+            if exc.failure == "stop":
+                raise
+            if lease.unit.attempts >= OPENINGS:
+                raise ProviderError(str(exc), code=exc.code, failure="stop") from None
+            log.warning("candidate %s: %s", candidate.pk, exc)
+            leasing.release(lease, after=exc.retry_after or 10.0)
+            return None
 
     @contextmanager
     def _keeping(self, lease: Lease) -> Iterator[None]:

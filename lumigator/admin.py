@@ -192,7 +192,7 @@ class PeopleAdmin(SuperusersOnly, Audited, UserAdmin):
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(SuperusersOnly, ReadOnly, Audited):
+class ApiTokenAdmin(ReadOnly, SuperusersOnly, Audited):
     """A token is made by its owner, who alone sees it, and once; here it can be revoked."""
 
     list_display = ("start", "name", "user", "team", "role", "validity", "expires_at", "last_used_at")
@@ -205,15 +205,6 @@ class ApiTokenAdmin(SuperusersOnly, ReadOnly, Audited):
 
     def has_revoke_permission(self, request):
         return self.has_module_permission(request)
-
-    def has_add_permission(self, request):
-        return False
-
-    def has_change_permission(self, request, obj=None):
-        return False
-
-    def has_delete_permission(self, request, obj=None):
-        return False
 
     @admin.display(description="valid", boolean=True)
     def validity(self, token):
@@ -229,7 +220,7 @@ class ApiTokenAdmin(SuperusersOnly, ReadOnly, Audited):
 
 
 @admin.register(SignInLink)
-class SignInLinkAdmin(ReadOnly):
+class SignInLinkAdmin(ReadOnly, SuperusersOnly):
     list_display = ("id", "user", "expires_at", "used_at")
     list_select_related = ("user",)
     list_filter = (("used_at", admin.EmptyFieldListFilter),)
@@ -237,12 +228,9 @@ class SignInLinkAdmin(ReadOnly):
     fields = ("user", "expires_at", "used_at")
     show_full_result_count = False
 
-    def has_view_permission(self, request, obj=None):
-        return request.user.is_superuser
-
 
 @admin.register(IdempotencyKey)
-class IdempotencyKeyAdmin(ReadOnly):
+class IdempotencyKeyAdmin(ReadOnly, SuperusersOnly):
     """Neither the stored answer nor the fingerprint of the request: they are somebody's content."""
 
     list_display = ("route", "user", "status", "created_at")
@@ -254,12 +242,9 @@ class IdempotencyKeyAdmin(ReadOnly):
     ordering = ("-id",)
     show_full_result_count = False
 
-    def has_view_permission(self, request, obj=None):
-        return request.user.is_superuser
-
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(ReadOnly):
+class AuditEventAdmin(ReadOnly, SuperusersOnly):
     """Append-only, here as in the database."""
 
     list_display = ("at", "actor", "action", "object_type", "object_id", "team", "request_id")
@@ -271,6 +256,3 @@ class AuditEventAdmin(ReadOnly):
     ordering = ("-id",)
     paginator = Capped
     show_full_result_count = False
-
-    def has_view_permission(self, request, obj=None):
-        return request.user.is_superuser

@@ -114,7 +114,7 @@ TEMPLATES = [
     }
 ]
 
-# Postgres is the truth. Time-outs keep a slow or black-holed database from hanging a page or a worker (RELIABILITY §3, 8).
+# Postgres is the truth. Time-outs keep a slow or black-holed database from hanging a page or a worker.
 if url := env.str("DATABASE_URL", ""):
     _database = environ.Env.db_url_config(url)
 else:

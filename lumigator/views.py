@@ -72,8 +72,8 @@ def sign_in_by_link(request: HttpRequest, secret: str) -> HttpResponse:
 @require_POST
 def choose_team(request: HttpRequest) -> HttpResponse:
     """Act for another of one's teams from now on, in this session."""
-    mine = Membership.objects.filter(user_id=request.user.pk, team=request.POST.get("team") or 0)
-    chosen = get_object_or_404(mine)
+    mine = Membership.objects.filter(user__pk=request.user.pk)
+    chosen = get_object_or_404(mine, team__slug=request.POST.get("team", "")[:60])
     request.session["team"] = chosen.team_id
     return redirect("home")
 

@@ -57,6 +57,16 @@ class Connection(models.Model):
     def __str__(self) -> str:
         return f"{self.provider}: {self.name}"
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk:
+            stored = Connection.objects.filter(pk=self.pk).first()
+            if stored and stored.origin != self.origin and stored.encrypted_key == self.encrypted_key:
+                self.set_key("")
+            self.version += 1
+            if (fields := kwargs.get("update_fields")) is not None:
+                kwargs["update_fields"] = {*fields, "encrypted_key", "key_hint", "version"}
+        super().save(*args, **kwargs)
+
     @property
     def origin(self) -> tuple[str, str, int | None]:
         parts = urlsplit(self.base_url)
@@ -79,19 +89,9 @@ class Connection(models.Model):
             return vault().decrypt(bytes(self.encrypted_key)).decode()
         except InvalidToken:
             raise ValueError(
-                f"the key of connection {self.name!r} was encrypted with a key that LUMIGATOR_ENCRYPTION_KEYS no longer "
-                "holds: add the old key to the list, or enter the provider's key again"
+                f"the key of connection {self.name!r} was encrypted with a key that is no longer among "
+                "LUMIGATOR_ENCRYPTION_KEYS: add the old key to the list, or enter the provider's key again"
             ) from None
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.pk:
-            stored = Connection.objects.filter(pk=self.pk).first()
-            if stored and stored.origin != self.origin and stored.encrypted_key == self.encrypted_key:
-                self.set_key("")
-            self.version += 1
-            if (fields := kwargs.get("update_fields")) is not None:
-                kwargs["update_fields"] = {*fields, "encrypted_key", "key_hint", "version"}
-        super().save(*args, **kwargs)
 
     def access(self) -> Access:
         return Access(

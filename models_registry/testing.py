@@ -119,7 +119,7 @@ def _tokenizer(*, end: bool, pad: bool, template: str | None, window: int | None
     from transformers import PreTrainedTokenizerFast
 
     make: Any = PreTrainedTokenizerFast
-    bare = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106
+    bare = Tokenizer(models.BPE(unk_token="<unk>"))
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bare.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", "<unk>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]

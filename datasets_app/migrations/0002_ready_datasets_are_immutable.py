@@ -21,7 +21,8 @@ BEGIN
     IF current_setting('lumigator.deleting', true) = 'yes' THEN
         RETURN NULL;
     END IF;
-    IF EXISTS (SELECT 1 FROM datasets_dataset WHERE state = 'ready' AND id IN (SELECT DISTINCT dataset_id FROM changed)) THEN
+    IF EXISTS (SELECT 1 FROM datasets_dataset
+               WHERE state = 'ready' AND id IN (SELECT DISTINCT dataset_id FROM changed)) THEN
         RAISE EXCEPTION 'a ready dataset cannot be changed: make a child dataset';
     END IF;
     RETURN NULL;

@@ -212,7 +212,7 @@ def test_a_role_counts_only_in_its_own_team(as_user, charlie, atlas, mails):
     atlas.memberships.create(user=charlie, role="viewer")  # an administrator of Basalt, a viewer here
     client = as_user(charlie, api=True)
     assert client.delete(f"{URL}{mails.pk}/").status_code == 404, "acting for Basalt, Atlas is out of sight"
-    client.post("/team/", {"team": atlas.pk}, format="multipart")
+    client.post("/team/", {"team": atlas.slug}, format="multipart")
     assert client.get(f"{URL}{mails.pk}/").status_code == 200
     assert client.delete(f"{URL}{mails.pk}/").status_code == 403
 

@@ -13,7 +13,8 @@ EXPERIMENT = [
     "cancelled>planning", "failed>planning", "completed>planning", "completed_with_errors>planning",
 ]  # fmt: skip
 UNIT = [
-    "ready>leased", "ready>cancelled", "leased>ready", "leased>done", "leased>split", "leased>failed", "leased>cancelled",
+    "ready>leased", "ready>cancelled", "leased>ready", "leased>done", "leased>split", "leased>failed",
+    "leased>cancelled",
 ]  # fmt: skip
 
 

@@ -82,7 +82,10 @@ EFFORT = Parameter("reasoning_effort", lambda value: isinstance(value, str) and 
 def wrong_with(spec: Spec, known: Mapping[str, Parameter]) -> list[str]:
     """What is wrong with the model's name or the generation parameters, in words; nothing is ever dropped silently."""
     problems = [] if model_name(spec) else ["no model is named; give its name, for example gpt-4o-mini"]
-    for name, value in (spec.get("generation") or {}).items():
+    given = spec.get("generation") or {}
+    if not isinstance(given, Mapping):
+        return [*problems, "the generation parameters must be a table of names and values"]
+    for name, value in given.items():
         if value is None:
             continue  # None asks for the provider's own default
         if name not in known:

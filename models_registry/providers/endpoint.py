@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from models_registry.providers import Access, Provider, ProviderError, Session, Spec
@@ -51,21 +52,26 @@ def base_url(access: Access) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
+def limit_name(spec: Spec) -> str:
+    """The name under which the server wants its token limit: option `max_tokens_parameter`, else "max_tokens"."""
+    options = spec.get("options")
+    return str(options.get("max_tokens_parameter", "max_tokens")) if isinstance(options, Mapping) else "max_tokens"
+
+
 def parameters(spec: Spec) -> dict[str, Parameter]:
     """Known parameters; option `max_tokens_parameter` says under which name the server wants its token limit."""
-    limit = (spec.get("options") or {}).get("max_tokens_parameter", "max_tokens")
     return {
         **COMMON,
         **BODY,
         "reasoning_effort": EFFORT,
-        "max_new_tokens": Parameter(limit, whole(1), "a whole number"),
+        "max_new_tokens": Parameter(limit_name(spec), whole(1), "a whole number"),
     }
 
 
 def problems(spec: Spec) -> list[str]:
     """What is wrong with this spec, in words."""
     found = wrong_with({**spec, "model": model_name(spec) or None, "uri": ""}, parameters(spec))
-    limit = (spec.get("options") or {}).get("max_tokens_parameter", "max_tokens")
+    limit = limit_name(spec)
     if limit not in LIMIT_NAMES:
         found.append(f"option max_tokens_parameter must be {' or '.join(LIMIT_NAMES)}, not {limit!r}")
     return found

@@ -56,7 +56,10 @@ def hub():
 
 @pytest.fixture
 def environment(hub, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read once, when the library is imported
     return {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path)}
 
 
@@ -83,7 +86,10 @@ def test_what_the_hub_refuses_is_said_with_a_cure(environment, uri, code, says):
 
 
 def test_an_unreachable_hub_is_said_soon(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read once, when the library is imported
     error = refused("hf://some/model", {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)})
     assert error.code == "hub_unreachable"
 

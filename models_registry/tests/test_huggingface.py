@@ -320,7 +320,7 @@ def test_a_folder_without_weights_or_without_configuration_is_refused(copy):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    ("name", "asked"),
     [
         ("config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}),
@@ -329,8 +329,8 @@ def test_a_folder_without_weights_or_without_configuration_is_refused(copy):
         ("config.json", {"text_config": {"deep": [{"trust_remote_code": True}]}}),
     ],
 )
-def test_settings_that_ask_for_code_are_refused(copy, name, settings):
-    change(copy, name, **settings)
+def test_settings_that_ask_for_code_are_refused(copy, name, asked):
+    change(copy, name, **asked)
     assert name in refusal(copy)
 
 
