@@ -62,7 +62,7 @@ def import_file(experiment: Experiment, label: str, path: Path) -> Imported:
 
 
 def import_bytes(experiment: Experiment, label: str, data: bytes, name: str = "outputs") -> Imported:
-    """A candidate called `label` from these bytes. Raises planning.Refused, naming the row, when they cannot be read."""
+    """A candidate called `label` from these bytes. Raises planning.Refused, naming the row, if they cannot be read."""
     if len(data) > LIMIT_BYTES:
         raise _refused(f"{name} is larger than {LIMIT_BYTES >> 20} MiB; split it")
     try:

@@ -101,9 +101,7 @@ def _named_file(text: str) -> tuple[str, Path]:
 def _which(options: Namespace) -> str:
     """What `show` or `add` is about. Raises NotFound."""
     if not options.which:
-        raise NotFound(
-            f"say which: `lumigator {options.command} {options.what} …`; `lumigator {options.command}` lists"
-        )
+        raise NotFound(f"say which after `{options.what}`: `lumigator {options.command}` lists what there is")
     return str(options.which)
 
 

@@ -125,7 +125,7 @@ def _sleep(tries: int, retry_after: str | None) -> None:
     if retry_after and retry_after.isdecimal():
         time.sleep(min(float(retry_after), LONGEST_PAUSE))
     else:
-        time.sleep(random.uniform(0.05, 0.2 * 2**tries))  # noqa: S311 - jitter, not a secret
+        time.sleep(random.uniform(0.05, 0.2 * 2**tries))
 
 
 def _document(response: httpx2.Response) -> Json:
@@ -287,7 +287,7 @@ class Experiments:
         """One document with every output, side by side."""
         return self._client.get(f"experiments/{experiment}/examples/{index}/")
 
-    def export(self, experiment: int, path: str | Path, *, format: str = "jsonl") -> Path:  # noqa: A002
+    def export(self, experiment: int, path: str | Path, *, format: str = "jsonl") -> Path:
         """Every output with its scores, streamed into the file at `path` ("jsonl" or "csv")."""
         target = Path(path)
         address = f"experiments/{experiment}/export/"

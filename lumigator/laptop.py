@@ -17,7 +17,9 @@ from lumigator.supervising import Child, supervise
 from models_registry import catalogue
 
 # One thread per process for numerics: two gained nothing in decoding and collapsed beside a busy neighbour.
-ONE_THREAD = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+ONE_THREAD = {
+    name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+}
 QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 MEMORY_PER_MODEL = 6 << 30
 

@@ -22,7 +22,7 @@ environment.load()
 
 HOME = Path(env.str("LUMIGATOR_HOME", default=str(BASE_DIR / "var")))
 LAPTOP = not embedded.is_external().postgres
-DEBUG = env.bool("LUMIGATOR_DEBUG", default=False)
+DEBUG = False  # never on: a debug page shows settings, source and the documents of whoever met the fault
 
 
 def secret(name: str, file: str) -> str:
