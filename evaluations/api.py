@@ -17,7 +17,7 @@ from django.http import StreamingHttpResponse
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
-from rest_framework import mixins, status, viewsets
+from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.parsers import MultiPartParser
@@ -66,6 +66,14 @@ NEW_CANDIDATE = PolymorphicProxySerializer(
 METRIC = OpenApiParameter("metric", description="A metric part. Default: the one that decides.")
 
 
+BODIES: dict[str | None, type[serializers.BaseSerializer[Any]]] = {
+    "create": NewExperimentSerializer,
+    "partial_update": RenameSerializer,
+    "add_candidate": ModelWishSerializer,
+    **dict.fromkeys(("start", "pause", "resume", "cancel"), Strict),
+}
+
+
 def refused(error: planning.Refused, **places: str) -> ValidationError:
     """The sentences of `planning.Refused` as the fields' errors; `places` renames fields to those of the body."""
     return ValidationError({places.get(field, field): sentences for field, sentences in error.errors.items()})
@@ -92,6 +100,13 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     def get_queryset(self) -> QuerySet[Experiment]:
         mine = Experiment.objects.for_user(self.request.user).filter(team=team_of(self.request))
         return mine.select_related("dataset", "created_by")
+
+    def get_serializer_class(self) -> type[serializers.BaseSerializer[Any]]:
+        """For the browsable pages: what to POST or PATCH here."""
+        return BODIES.get(self.action, ExperimentSerializer)
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "team": team_of(self.request)}
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         # An export is no rendering of DRF's: `Accept: text/csv` must not end in 406.

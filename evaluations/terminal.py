@@ -24,6 +24,7 @@ from evaluations.models import Experiment
 Document = dict[str, Any]
 HEADLINES = ("rougeLsum", "rouge1", "rouge2", "meteor", "bertscore_f1")
 GLYPHS = {"better": "▲", "worse": "▼", "no clear difference": "≈", "borderline": "~", "too little data": "?"}
+NAME_WIDTH = 14
 WIDTH = 140
 """Columns of the table when nobody looks at it: a pipe or a log has no width of its own."""
 
@@ -105,7 +106,7 @@ def show(document: Document, *, width: int | None = None) -> None:
     for row in document["candidates"]:
         if row["problem"]:
             console.print(f"[red]! {escape(row['label'])}: {escape(row['problem'])}[/]")
-    console.print(_fitting_table(document, console), soft_wrap=False)
+    console.print(_fitting_table(document, console), "", soft_wrap=False, crop=True)
     if any(row["versus_leader"].get(document["primary_metric"]) for row in document["candidates"]):
         console.print("  * the best group; ▲ better, ▼ worse, ≈ no clear difference, ~ borderline, ? too little data\n")
     for reason in document["recommendation"]["reasons"]:
@@ -115,28 +116,32 @@ def show(document: Document, *, width: int | None = None) -> None:
 
 
 def _fitting_table(document: Document, console: Console) -> Table:
-    """The table with as many metrics as fit beside each other, the primary one always; no header is ever cut."""
+    """The table with as many metrics as fit beside each other, the primary one always; no header is ever cut. Long
+    names are folded into the width that is left for them."""
     primary = document["primary_metric"]
     shown = list(dict.fromkeys([primary, *(part for part in HEADLINES if _has(document, part))]))[:5]
+    unbounded = console.options.update(max_width=10_000)
     while True:
-        table = _table(document, shown)
-        least = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
-        if least <= console.width or len(shown) == 1:
-            return table
+        spare = console.width - Measurement.get(console, unbounded, _table(document, shown, NAME_WIDTH)).maximum
+        if spare >= 0 or len(shown) == 1:
+            return _table(document, shown, NAME_WIDTH + max(spare, 0))
         shown.pop()
 
 
-def _table(document: Document, shown: list[str]) -> Table:
+def _table(document: Document, shown: list[str], name_width: int) -> Table:
     labels = {part["name"]: part["label"] for part in document["parts"]}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("candidate", overflow="fold", min_width=16)  # a long name is folded, never cut
+    rows = [_cells(row, shown[0], shown) for row in document["candidates"]]
+    name_width = min(name_width, max(NAME_WIDTH, *(len(name) for _, name, *_ in rows)))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("", width=1)
+    table.add_column("candidate", overflow="fold", width=name_width)
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column(f"{labels.get(shown[0], shown[0])} [95 %]", justify="right", no_wrap=True)
     for header in (*(labels.get(part, part) for part in shown[1:]), "answered", "s/doc", "$/1000"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("vs leader", no_wrap=True)
-    for row in document["candidates"]:
-        table.add_row(*_cells(row, shown[0], shown), style="dim" if row["is_baseline"] else "")
+    for row, cells in zip(document["candidates"], rows, strict=True):
+        table.add_row(*cells, style="dim" if row["is_baseline"] else "")
     return table
 
 
@@ -146,13 +151,13 @@ def _has(document: Document, part: str) -> bool:
 
 def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
     mine = row["metrics"].get(primary, {})
-    star = "* " if row["best_group"] else "  "
     says_so = "baseline" in row["label"]
-    name = star + escape(row["label"]) + (" (baseline)" if row["is_baseline"] and not says_so else "")
+    name = escape(row["label"]) + (" (baseline)" if row["is_baseline"] and not says_so else "")
     latency = row["latency_ms"]["p50"]
     cost = row["cost_per_1000_usd"]
     told = row["versus_leader"].get(primary)
     return [
+        "*" if row["best_group"] else "",
         name,
         str(mine.get("n", row["n"])),
         _interval(mine),

@@ -138,6 +138,21 @@ def same_shape(value, shape, place):
             same_shape(inner, shape.child, f"{place}.{name}")
 
 
+@pytest.mark.parametrize("rest", ["", "1/", "1/plan/", "1/progress/", "1/candidates/", "1/comparison/", "1/examples/"])
+def test_every_address_is_a_page_for_people_too(bobs, dataset, rest):
+    experiment = make_experiment(dataset, "baseline://lead-1")
+    address = HERE + rest.replace("1", str(experiment.pk))
+    response = bobs.get(address, headers={"Accept": "text/html"})
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/html")
+
+
+def test_the_page_of_the_list_shows_what_to_post(bobs):
+    page = bobs.get(HERE, headers={"Accept": "text/html"}).content.decode()
+    assert "primary_metric" in page
+    assert "budget_usd" in page
+
+
 # --- asking wrongly -------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""From a comparison document to its sentence: every rule on a small table, and no claim that the table does not carry."""
+"""From a comparison document to its sentence: every rule on a small table, no claim beyond the table."""
 
 from __future__ import annotations
 
