@@ -260,7 +260,9 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
 
     # --- its candidates ---------------------------------------------------------------------------------------------
 
-    @extend_schema(summary="Its candidates", responses=CandidateListSerializer)
+    @extend_schema(
+        operation_id="experiments_candidates_list", summary="Its candidates", responses=CandidateListSerializer
+    )
     @action(detail=True, filter_backends=[], pagination_class=None, parser_classes=[StrictJSON, MultiPartParser])
     def candidates(self, request: Request, pk: str) -> Response:
         rows = self.get_object().candidates.select_related("model")
@@ -314,6 +316,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
         return Response(document)
 
     @extend_schema(
+        operation_id="experiments_examples_list",
         summary="Its documents with every candidate's score, the largest disagreement first",
         parameters=[
             OpenApiParameter("sort", description="spread (default), index, or the id of a candidate: its score."),

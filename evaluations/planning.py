@@ -104,9 +104,11 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
 
 
 def add_candidate(experiment: Experiment, wish: ModelWish) -> Candidate:
-    """One more candidate; started at once when the experiment already runs or ended. Raises Refused."""
+    """One more candidate, for a draft or an ended experiment; the next start does its work. Raises Refused."""
     errors: dict[str, list[str]] = {}
     made = _candidates(experiment.team, experiment, [wish], errors)
+    if experiment.candidates.count() >= MAX_CANDIDATES:
+        errors["models"] = [f"an experiment takes at most {MAX_CANDIDATES} candidates"]
     if made and experiment.candidates.filter(label=made[0].label).exists():
         errors["models"] = [f"there already is a candidate called {made[0].label!r}: give this one another label"]
     if errors:

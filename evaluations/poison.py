@@ -27,9 +27,12 @@ workers is suspected; a model host that dies under its worker's eyes is suspecte
 
 
 def crashed(unit_id: int, epoch: int, *, code: str, message: str) -> bool:
-    """Book a crash of a leased unit and decide what becomes of it. False when the unit was no longer at that epoch."""
+    """Book a crash of a leased unit and decide what becomes of it. False when the unit was no longer at that epoch, or
+    when its lease expired but somebody is in the middle of a write to it: a worker that was frozen there must not hold
+    up the recovery of the others."""
     with transaction.atomic():
-        unit = WorkUnit.objects.select_for_update(no_key=True).filter(pk=unit_id, epoch=epoch, state="leased").first()
+        rows = WorkUnit.objects.select_for_update(no_key=True, skip_locked=code == "lease_expired")
+        unit = rows.filter(pk=unit_id, epoch=epoch, state="leased").first()
         if unit is None:
             return False
         counts = code != "lease_expired" or unit.attempts > INNOCENT_EXPIRIES
@@ -76,6 +79,7 @@ def _without_outcome(unit: WorkUnit) -> list[int]:
 
 
 def _give_up(unit: WorkUnit, index: int, code: str, message: str) -> None:
+    assert unit.candidate_id is not None
     example = Example.objects.get(dataset=unit.experiment.dataset_id, index=index)
     code = "worker_crash" if code in ("lease_expired", "bug") else code
     Generation.objects.bulk_create(

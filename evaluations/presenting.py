@@ -146,11 +146,17 @@ class Shown:
         if not best:
             return [Group("", [self._line(row) for row in self.rows])]
         rest = [row for row in self.rows if not row.get("best_group")]
-        first = "Best group: nothing here is clearly worse than the leader" if len(best) > 1 else "Clearly best"
-        groups = [Group(first, [self._line(row) for row in best])]
+        groups = [Group(self._heading(best), [self._line(row) for row in best])]
         if rest:
             groups.append(Group("The others", [self._line(row) for row in rest]))
         return groups
+
+    def _heading(self, best: list[Row]) -> str:
+        """What the best group is called. A model without a rival has beaten nobody: baselines are not ranked."""
+        if len(best) > 1:
+            return "Best group: nothing here is clearly worse than the leader"
+        models = [row for row in self.rows if not row["is_baseline"]]
+        return "Clearly best" if len(models) > 1 else "The only model"
 
     def _sorted(self) -> list[Row]:
         """Rows without a value stay last in both directions."""

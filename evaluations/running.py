@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NoReturn
 
 from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
@@ -25,7 +26,7 @@ from django.db.models.functions import Now
 from datasets_app.models import Example
 from evaluations import leasing, poison, tasks
 from evaluations.finalizing import locked
-from evaluations.leasing import Fenced, Lease
+from evaluations.leasing import Fenced, Lease, _in
 from evaluations.models import Call, Candidate, Experiment, Generation, WorkUnit
 from evaluations.warming import WarmModel, never
 from models_registry.hosting import HostCancelled
@@ -57,15 +58,16 @@ def refuse_by_policy(candidate: Candidate) -> None:
         return
     experiment = Experiment.objects.select_related("dataset").get(pk=candidate.experiment_id)
     connection = candidate.connection
-    why = {}
-    if connection is not None and not (connection.enabled and connection.team_id == experiment.team_id):
-        why["no_connection"] = f"the connection {connection.name!r} is disabled: an administrator enables it"
-    if experiment.budget_micro is not None and not _is_priced(candidate):
-        why["unpriced"] = "it has no price, so the budget cannot be kept: enter its price and add it again"
-    if not experiment.dataset.may_leave:
-        why["privacy"] = "it would send documents away, but this dataset is marked as never leaving"
-    for code, sentence in reversed(why.items()):
+
+    def refuse(code: str, sentence: str) -> NoReturn:
         raise ProviderError(f"{candidate.label}: {sentence}", code=code, failure="stop")
+
+    if not experiment.dataset.may_leave:
+        refuse("privacy", "it would send documents away, but this dataset is marked as never leaving")
+    if connection is not None and not (connection.enabled and connection.team_id == experiment.team_id):
+        refuse("no_connection", f"the connection {connection.name!r} is disabled: an administrator enables it")
+    if experiment.budget_micro is not None and not _is_priced(candidate):
+        refuse("unpriced", "it has no price, so the budget cannot be kept: enter its price, and add it again")
 
 
 def generate(
@@ -88,9 +90,19 @@ def generate(
         later = None
         _run_batches(lease, candidate, model, requests, stopping, dropping)
     if later is not None:
-        leasing.release(lease, after=later)
+        give_back(lease, after=later)
         return
     finish(lease)
+
+
+def give_back(lease: Lease, *, after: float = 0.0) -> bool:
+    """Let the unit be claimed again, in so many seconds. False when it was no longer ours. The epoch moves on with it:
+    whatever this worker still holds of the unit can write no more."""
+    mine = WorkUnit.objects.filter(pk=lease.unit.pk, epoch=lease.epoch, state="leased")
+    given = mine.update(
+        state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after), epoch=F("epoch") + 1
+    )
+    return bool(given)
 
 
 def _requests(lease: Lease, candidate: Candidate) -> Iterator[Request]:
@@ -228,9 +240,10 @@ class _Calls:
     end: Stopped | ProviderError | None = None
 
     def begin(self) -> float:
-        """Begin all calls that are due, as far as pace and budget allow. In how many seconds to look again."""
+        """Begin all calls that are due, as far as pace and budget allow, until one has ended: an answer is kept, and a
+        reason to stop is heard, before the next call. In how many seconds to look again."""
         self.waiting.sort(key=lambda each: each[0])
-        while self.waiting:
+        while self.waiting and not any(future.done() for future in self.running):
             due = self.waiting[0][0] - time.monotonic()
             if due > 0:
                 return due
@@ -359,7 +372,7 @@ def _again(lease: Lease, attempt: _Attempt, bill: _Bill) -> float | None:
         return None
     if bill.error.retry_after is not None:
         return bill.error.retry_after
-    return random.uniform(0, min(60.0, BACKOFF_SECONDS * 2.0**tries))  # noqa: S311 - full jitter, not a secret
+    return random.uniform(0, min(60.0, BACKOFF_SECONDS * 2.0**tries))
 
 
 def _reserve(lease: Lease, candidate: Candidate, request: Request) -> Call | None:
@@ -497,10 +510,11 @@ def stop_candidate(candidate: Candidate, error: ProviderError) -> None:
 
     mine = WorkUnit.objects.filter(candidate=candidate, kind="generate")
     with transaction.atomic():
-        held = list(mine.filter(state="leased").select_for_update(no_key=True).order_by("pk"))
+        held = list(mine.filter(state="leased").select_for_update(no_key=True, skip_locked=True).order_by("pk"))
         experiment = locked(candidate.experiment_id)
         Candidate.objects.filter(pk=candidate.pk).update(problem=str(error)[:2000], problem_code=error.code[:40])
-        # A unit leased since then is not waited for, its owner may wait for us; it will meet the same error itself.
+        # A unit that is being written to, or was leased since, is not waited for: its owner may wait for us. It will
+        # meet the same error itself.
         units = held + list(mine.filter(state="ready").select_for_update(no_key=True).order_by("pk"))
         mine.filter(pk__in=[unit.pk for unit in units]).update(
             state="cancelled", problem=error.code, done_at=Now(), epoch=F("epoch") + 1, lease_until=None, inflight=[]

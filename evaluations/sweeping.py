@@ -13,7 +13,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 
 from evaluations import poison
-from evaluations.finalizing import finalize_when_complete, locked
+from evaluations.finalizing import finalize_when_complete
 from evaluations.models import Experiment, WorkUnit
 from evaluations.planning import settle_cancelled
 from evaluations.running import abandon_calls, abandon_orphans
@@ -87,7 +87,10 @@ def _take_from_cancelled() -> None:
 def _conclude(pk: int) -> None:
     """End a cancelled experiment whose workers are gone; make the finalize unit that a crash may have prevented."""
     with transaction.atomic():
-        experiment = locked(pk)
+        rows = Experiment.objects.select_for_update(no_key=True, skip_locked=True)
+        experiment = rows.filter(pk=pk).first()
+        if experiment is None:  # somebody changes it just now; another sweep follows
+            return
         if experiment.state == "cancelling":
             WorkUnit.objects.filter(experiment=experiment, state="ready").update(state="cancelled")
             settle_cancelled(experiment)

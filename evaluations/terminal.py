@@ -24,7 +24,7 @@ from evaluations.models import Experiment
 Document = dict[str, Any]
 HEADLINES = ("rougeLsum", "rouge1", "rouge2", "meteor", "bertscore_f1")
 GLYPHS = {"better": "▲", "worse": "▼", "no clear difference": "≈", "borderline": "~", "too little data": "?"}
-NAME_WIDTH = 14
+NAME_WIDTH = 12
 WIDTH = 140
 """Columns of the table when nobody looks at it: a pipe or a log has no width of its own."""
 
@@ -137,7 +137,7 @@ def _table(document: Document, shown: list[str], name_width: int) -> Table:
     table.add_column("candidate", overflow="fold", width=name_width)
     table.add_column("n", justify="right", no_wrap=True)
     table.add_column(f"{labels.get(shown[0], shown[0])} [95 %]", justify="right", no_wrap=True)
-    for header in (*(labels.get(part, part) for part in shown[1:]), "answered", "s/doc", "$/1000"):
+    for header in (*(labels.get(part, part) for part in shown[1:]), "answers", "s/doc", "$/1000"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("vs leader", no_wrap=True)
     for row, cells in zip(document["candidates"], rows, strict=True):

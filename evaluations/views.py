@@ -63,9 +63,9 @@ def new(request: HttpRequest) -> HttpResponse:
         except planning.Refused as refused:
             form.refuse(refused.errors)
         else:
-            record(request, "experiment-create", experiment)
+            record(request, "experiment.create", experiment)
             if request.POST.get("then") != "keep" and planning.start(experiment):
-                record(request, "experiment-start", experiment)
+                record(request, "experiment.start", experiment)
             return redirect("experiment", experiment.pk)
     return render(request, "evaluations/new.html", {"form": form}, status=422)
 
@@ -194,7 +194,7 @@ def _change(verb: str, action: Callable[..., bool], done: str) -> Callable[..., 
             messages.error(request, str(refused))
             return redirect("experiment", pk)
         if moved:
-            record(request, f"experiment-{verb}", experiment)
+            record(request, f"experiment.{verb}", experiment)
             messages.success(request, done)
         else:
             messages.warning(request, f"Nothing was changed: the experiment was {before} and could not {verb}.")

@@ -114,7 +114,7 @@ class WorkerProcess:
 
     def _every(self, seconds: float, step: Callable[[], None]) -> None:
         """Do `step` again and again, some jitter apart, whatever the database does meanwhile."""
-        while not self._stopping.wait(seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter, not a secret
+        while not self._stopping.wait(seconds * random.uniform(0.8, 1.2)):
             try:
                 close_old_connections()
                 step()
@@ -200,7 +200,8 @@ class WorkerProcess:
 
     def _generate(self, lease: Lease) -> None:
         # Read anew for each unit: the key, the address or the reason to stop may have changed since the last.
-        candidate = Candidate.objects.select_related("experiment", "connection").get(pk=lease.unit.candidate_id)
+        candidates = Candidate.objects.select_related("experiment", "connection")
+        candidate = candidates.get(units=lease.unit.pk)
         try:
             model = self._open(lease, candidate)
             if model is not None:
@@ -208,7 +209,7 @@ class WorkerProcess:
         except Fenced as exc:
             log.warning("%s", exc)
         except running.Stopped:
-            leasing.release(lease)
+            running.give_back(lease)
         except ProviderError as exc:
             if exc.failure == "stop":
                 running.stop_candidate(candidate, exc)
@@ -236,7 +237,7 @@ class WorkerProcess:
             if lease.unit.attempts >= OPENINGS:
                 raise ProviderError(str(exc), code=exc.code, failure="stop") from None
             log.warning("candidate %s: %s", candidate.pk, exc)
-            leasing.release(lease, after=exc.retry_after or 10.0)
+            running.give_back(lease, after=exc.retry_after or 10.0)
             return None
 
     @contextmanager

@@ -87,6 +87,7 @@ class RolePermission(BasePermission):
     def has_permission(self, request: Request, view: APIView) -> bool:
         mine = role_of(request)
         if mine is None:
+            self.message = "You are signed in but belong to no team. Ask an administrator to add you to one."
             return False
         default = Role.VIEWER if request.method in SAFE_METHODS else Role.EDITOR
         needed = getattr(view, "roles", {}).get(getattr(view, "action", None), default)

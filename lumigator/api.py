@@ -9,7 +9,7 @@ from functools import wraps
 from hashlib import sha256
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import IntegrityError, transaction
 from django.http import Http404
 from rest_framework import exceptions, status
@@ -17,6 +17,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from lumigator.access import team_of
 from lumigator.models import IdempotencyKey
 from models_registry.providers import ProviderError
 
@@ -31,6 +32,12 @@ class Pages(CursorPagination):
     max_page_size = 200
 
 
+class TooLarge(exceptions.APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = "The body is larger than this endpoint reads; send documents and outputs as a multipart file."
+    default_code = "too_large"
+
+
 class Conflict(exceptions.APIException):
     status_code = status.HTTP_409_CONFLICT
     default_detail = "The state of the object does not allow this."
@@ -41,6 +48,8 @@ def problem(exc: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler: problem+json (RFC 9457) with the request id, and one entry per wrong field."""
     from rest_framework.views import exception_handler  # at import time DRF's views are still importing us
 
+    if isinstance(exc, RequestDataTooBig):
+        exc = TooLarge()
     if isinstance(exc, ProviderError):
         exc = exceptions.ValidationError({exc.code: [str(exc)]})
     response = exception_handler(exc, context)
@@ -64,7 +73,8 @@ def problem(exc: Exception, context: dict[str, Any]) -> Response | None:
         "errors": errors,
         "request_id": getattr(context["request"], "request_id", ""),
     }
-    response.content_type = "application/problem+json"
+    if getattr(getattr(context["request"], "accepted_renderer", None), "format", "json") == "json":
+        response.content_type = "application/problem+json"
     return response
 
 
@@ -97,13 +107,18 @@ def idempotent(action: Callable[..., Response]) -> Callable[..., Response]:
             raise exceptions.ValidationError({"Idempotency-Key": "at most 200 characters"})
         files = [[file.name, _digest_of(file)] for file in request.FILES.values()]
         body = json.dumps([request.data, files], sort_keys=True, default=str)
-        mine = {"user": request.user, "route": f"{request.method} {request.path}"[:200], "key": key}
+        mine = {
+            "user": request.user,
+            "route": f"{team_of(request).pk} {request.method} {request.path}"[:200],
+            "key": key,
+        }
         print_ = sha256(body.encode()).hexdigest()
         try:
             with transaction.atomic():
                 row = IdempotencyKey.objects.create(**mine, fingerprint=print_)
                 response = action(view, request, *args, **kwargs)
-                row.status, row.body = response.status_code, json.loads(json.dumps(response.data, default=str))
+                data = json.loads(json.dumps(response.data, default=str))
+                row.status, row.body = response.status_code, {"data": data, "location": response.get("Location")}
                 row.save(update_fields=["status", "body"])
                 return response
         except IntegrityError:
@@ -114,7 +129,10 @@ def idempotent(action: Callable[..., Response]) -> Callable[..., Response]:
             raise _Unprocessable()
         if stored.status is None:
             raise Conflict("The first request with this Idempotency-Key is still running.")
-        return Response(stored.body, status=stored.status, headers={"Idempotent-Replay": "true"})
+        headers = {"Idempotent-Replay": "true"}
+        if stored.body["location"]:
+            headers["Location"] = stored.body["location"]
+        return Response(stored.body["data"], status=stored.status, headers=headers)
 
     return once
 

@@ -52,7 +52,8 @@ def _installation() -> Iterator[Finding]:
 def _data() -> Iterator[Finding]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM evaluations_workunit WHERE state = 'leased' AND lease_until < clock_timestamp() - interval '2 minutes'"
+            "SELECT count(*) FROM evaluations_workunit"
+            " WHERE state = 'leased' AND lease_until < clock_timestamp() - interval '2 minutes'"
         )
         lapsed = cursor.fetchone()[0]
     yield (
@@ -85,11 +86,16 @@ def _experiment(experiment: Experiment) -> Iterator[Finding]:
         if scores < outcomes * parts:
             yield (
                 False,
-                f"{name}: {candidate.label} has {scores} scores for {outcomes * parts}; start it again to fill the gap.",
+                f"{name}: {candidate.label} has {scores} scores for {outcomes * parts}; "
+                "start it again to fill the gap.",
             )
     for aggregate in Aggregate.objects.filter(candidate__experiment=experiment):
         again = recomputed(aggregate)
-        if (again is None) != (aggregate.mean is None) or (again is not None and abs(again - aggregate.mean) > 1e-9):
+        if again is None or aggregate.mean is None:
+            agree = again is aggregate.mean
+        else:
+            agree = abs(again - aggregate.mean) <= 1e-9
+        if not agree:
             yield (
                 False,
                 f"{name}: the mean of {aggregate.part} is {aggregate.mean}, its rows say {again}; start it again.",

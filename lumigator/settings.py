@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import environ
@@ -94,6 +95,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "lumigator.unavailable.SayWhatIsAway",
 ]
 
 ROOT_URLCONF = "lumigator.urls"
@@ -141,28 +143,26 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
 
-if bucket := env.str("S3_BUCKET", ""):
-    _files: dict[str, object] = {
-        "BACKEND": "storages.backends.s3.S3Storage",
-        "OPTIONS": {
-            "bucket_name": bucket,
-            "endpoint_url": env.str("AWS_ENDPOINT_URL", "") or None,
-            "access_key": env.str("AWS_ACCESS_KEY_ID", "") or None,
-            "secret_key": env.str("AWS_SECRET_ACCESS_KEY", "") or None,
-            "region_name": env.str("AWS_DEFAULT_REGION", "us-east-1"),
-            "addressing_style": "path",
-            "signature_version": "s3v4",
-            "querystring_expire": 60,
-            "file_overwrite": True,  # keys are content-addressed: the same key always holds the same bytes
-            "default_acl": None,
-        },
+
+def files_from(variables: Mapping[str, str]) -> dict[str, object]:
+    """Where the files of datasets are kept: the bucket that `variables` name, else a folder in LUMIGATOR_HOME."""
+    if not (bucket := variables.get("S3_BUCKET")):
+        location = HOME / "storage"
+        return {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": location}}
+    options = {
+        "bucket_name": bucket,
+        "endpoint_url": variables.get("AWS_ENDPOINT_URL") or None,
+        "access_key": variables.get("AWS_ACCESS_KEY_ID") or None,
+        "secret_key": variables.get("AWS_SECRET_ACCESS_KEY") or None,
+        "region_name": variables.get("AWS_DEFAULT_REGION") or "us-east-1",
     }
-else:
-    _files = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": HOME / "storage"}}
+    return {"BACKEND": "lumigator.bucket.Bucket", "OPTIONS": options}
+
+
 _static = "django.contrib.staticfiles.storage.StaticFilesStorage"
 if not LAPTOP:
     _static = "whitenoise.storage.CompressedManifestStaticFilesStorage"
-STORAGES = {"default": _files, "staticfiles": {"BACKEND": _static}}
+STORAGES = {"default": files_from(os.environ), "staticfiles": {"BACKEND": _static}}
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = LAPTOP
@@ -210,6 +210,11 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["lumigator.access.RolePermission"],
+    "DEFAULT_PARSER_CLASSES": [
+        "lumigator.parsing.StrictJSON",
+        "rest_framework.parsers.MultiPartParser",
+        "rest_framework.parsers.FormParser",
+    ],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
@@ -231,6 +236,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "DatasetPrivacy": "datasets_app.models.Dataset.Privacy",
+        "ModelPrivacy": "models_registry.models.ModelEntry.Privacy",
+    },
 }
 
 LANGUAGE_CODE = "en"

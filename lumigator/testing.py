@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"  # Playwright's synchronous API runs an event loop in this thread
 _services = embedded.attach()
 _services.__enter__()
+
+
+NAMES_OF_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+QUIET_CHROMIUM = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
 
 
 def pytest_unconfigure() -> None:
@@ -110,3 +118,18 @@ def _storage_in_a_temporary_folder(tmp_path: Path, settings) -> Iterator[None]: 
     storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": tmp_path / "storage"}}
     settings.STORAGES = {**settings.STORAGES, "default": storage}
     yield
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, shared by all tests that drive one: $LUMIGATOR_CHROMIUM, one on PATH or Playwright's own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        here = os.environ.get("LUMIGATOR_CHROMIUM") or next(filter(None, map(shutil.which, NAMES_OF_CHROMIUM)), None)
+        here = here or playwright.chromium.executable_path
+        if not Path(here).exists():
+            pytest.skip("no Chromium: install one, set LUMIGATOR_CHROMIUM, or run `playwright install chromium`")
+        browser = playwright.chromium.launch(executable_path=here, headless=True, args=list(QUIET_CHROMIUM))
+        yield browser
+        browser.close()

@@ -11,6 +11,7 @@ from lumigator import views
 from models_registry.api import router as registry
 
 router = DefaultRouter()
+router.include_format_suffixes = False  # ?format= and Accept choose; …/1.json would be a second address of a thing
 for app_router in (datasets, registry, evaluations):
     router.registry.extend(app_router.registry)
 

@@ -206,7 +206,7 @@ def test_a_broken_body_is_refused(bobs, body):
 def test_a_body_over_the_limit_is_refused_unread(bobs, settings):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
     response = bobs.post(HERE, {"name": "x" * 2000})
-    assert response.status_code == 400
+    assert response.status_code == 413
     places(response)
 
 

@@ -261,13 +261,13 @@ def test_an_editor_cancels_and_the_audit_log_knows(draft: Experiment, as_user: A
     assert as_user(bob).post(f"/experiments/{draft.pk}/cancel/").status_code == 302
     draft.refresh_from_db()
     assert draft.state == "cancelled"
-    assert AuditEvent.objects.filter(action="experiment-cancel", object_id=str(draft.pk), actor="bob").count() == 1
+    assert AuditEvent.objects.filter(action="experiment.cancel", object_id=str(draft.pk), actor="bob").count() == 1
 
 
 def test_what_could_not_be_done_is_said(draft: Experiment, as_user: Any, bob: Any) -> None:
     response = as_user(bob).post(f"/experiments/{draft.pk}/pause/", follow=True)
     assert "Nothing was changed: the experiment was draft" in response.content.decode()
-    assert not AuditEvent.objects.filter(action="experiment-pause").exists()
+    assert not AuditEvent.objects.filter(action="experiment.pause").exists()
 
 
 @pytest.fixture

@@ -22,6 +22,23 @@ def test_the_best_group_comes_first_under_its_own_heading() -> None:
     assert [line.is_leader for line in shown.groups[0].lines] == [True, False, False]
 
 
+def headings(document: dict[str, Any]) -> list[str]:
+    return [group.heading for group in Shown(document).groups]
+
+
+def test_a_model_that_leaves_every_other_behind_is_called_clearly_best() -> None:
+    document = samples.comparison()
+    for row in document["candidates"][1:]:
+        row["best_group"] = False
+    assert headings(document) == ["Clearly best", "The others"]
+
+
+def test_a_model_without_a_rival_is_not_called_best() -> None:
+    document = samples.comparison()
+    document["candidates"] = [row for row in document["candidates"] if row["is_baseline"] or row["candidate"] == 1]
+    assert headings(document) == ["The only model", "The others"]
+
+
 @pytest.mark.parametrize(
     ("sort", "first", "last"),
     [
