@@ -96,13 +96,9 @@ def generate(
 
 
 def give_back(lease: Lease, *, after: float = 0.0) -> bool:
-    """Let the unit be claimed again, in so many seconds. False when it was no longer ours. The epoch moves on with it:
-    whatever this worker still holds of the unit can write no more."""
-    mine = WorkUnit.objects.filter(pk=lease.unit.pk, epoch=lease.epoch, state="leased")
-    given = mine.update(
-        state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after), epoch=F("epoch") + 1
-    )
-    return bool(given)
+    """Let the unit be claimed again, in so many seconds. False when it was no longer ours."""
+    mine = WorkUnit.objects.filter(**leasing._mine(lease)).filter(state="leased")
+    return bool(mine.update(state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after)))
 
 
 def _requests(lease: Lease, candidate: Candidate) -> Iterator[Request]:

@@ -46,6 +46,12 @@ def _find_membership(request: HttpRequest | Request) -> Membership | None:
     return next((each for each in mine if each.team_id == chosen), mine[0] if mine else None)
 
 
+def teams_of(request: HttpRequest | Request) -> list[Team]:
+    """Every team that the user is a member of, in the order they joined."""
+    membership(request)
+    return [each.team for each in getattr(request.user, "memberships_now", [])]
+
+
 def team_of(request: HttpRequest | Request) -> Team:
     """The team this request acts for. Raises PermissionDenied for people without one."""
     if (found := membership(request)) is None:
@@ -139,7 +145,7 @@ def team_context(request: HttpRequest) -> dict[str, Any]:
     found = membership(request)
     return {
         "team": found.team if found else None,
-        "teams": [each.team for each in getattr(request.user, "memberships_now", [])],
+        "teams": teams_of(request),
         "role": role,
         "may_edit": bool(role and role.covers(Role.EDITOR)),
         "may_administer": bool(role and role.covers(Role.ADMIN)),

@@ -129,10 +129,11 @@ def idempotent(action: Callable[..., Response]) -> Callable[..., Response]:
             raise _Unprocessable()
         if stored.status is None:
             raise Conflict("The first request with this Idempotency-Key is still running.")
+        answer: dict[str, Any] = stored.body or {}
         headers = {"Idempotent-Replay": "true"}
-        if stored.body["location"]:
-            headers["Location"] = stored.body["location"]
-        return Response(stored.body["data"], status=stored.status, headers=headers)
+        if answer.get("location"):
+            headers["Location"] = answer["location"]
+        return Response(answer.get("data"), status=stored.status, headers=headers)
 
     return once
 

@@ -158,7 +158,7 @@ class IdempotencyKey(models.Model):
 
 
 class AuditEvent(models.Model):
-    """Who did what to which object, and when. Append-only (a trigger refuses UPDATE and DELETE); no content, no secret."""
+    """Who did what to which object, and when. A trigger refuses UPDATE and DELETE; it holds no content."""
 
     team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, null=True, db_constraint=False, related_name="+")
     actor = models.CharField(max_length=150)

@@ -8,8 +8,8 @@ from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, LogoutView
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from drf_spectacular.utils import extend_schema, inline_serializer
@@ -22,8 +22,8 @@ from rest_framework.response import Response
 from datasets_app.models import Dataset
 from evaluations import metrics
 from evaluations.models import Experiment
-from lumigator.access import record
-from lumigator.models import Membership, SignInLink
+from lumigator.access import record, teams_of
+from lumigator.models import SignInLink
 from models_registry import providers
 
 
@@ -72,9 +72,10 @@ def sign_in_by_link(request: HttpRequest, secret: str) -> HttpResponse:
 @require_POST
 def choose_team(request: HttpRequest) -> HttpResponse:
     """Act for another of one's teams from now on, in this session."""
-    mine = Membership.objects.filter(user__pk=request.user.pk)
-    chosen = get_object_or_404(mine, team__slug=request.POST.get("team", "")[:60])
-    request.session["team"] = chosen.team_id
+    chosen = next((team for team in teams_of(request) if team.slug == request.POST.get("team")), None)
+    if chosen is None:
+        raise Http404
+    request.session["team"] = chosen.pk
     return redirect("home")
 
 
