@@ -195,6 +195,7 @@ def _experiment(experiment: Experiment) -> Document:
         "task": experiment.task,
         "primary_metric": experiment.primary_metric,
         "margin": experiment.margin,
+        "gates": experiment.gates,
         "n": experiment.n_examples,
         "sample_n": experiment.sample_n,
         "seed": experiment.seed,

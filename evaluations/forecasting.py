@@ -258,6 +258,4 @@ def _caveats(experiment: Experiment, sizes: _Sizes, rows: list[Document]) -> lis
                 f"{row['label']} will probably not read {row['documents_beyond_window']:,} of {sizes.n:,} documents to "
                 f"their end: its window has {row['window']:,} tokens."
             )
-    if experiment.gates:
-        said.append("Gates are kept with the experiment, but the recommendation does not apply them yet.")
     return said

@@ -37,7 +37,10 @@ def recommendation(document: Document) -> dict[str, Any]:
         )
     if not document["ranked"]:
         return _say(f"{_documents(n)} are too few to rank models; {FEW} allow a first ranking.", document)
-    tied = [row for row in scored if row["best_group"]]
+    leading = [row for row in scored if row["best_group"]]
+    tied = [row for row in leading if not gate_failures(document, row)]
+    if leading and not tied:
+        return _say(_gated(document, scored, leading, label), document)
     passing = [row for row in tied if _answers(row)]
     if not passing:
         return _say(_nobody_passes(scored, tied, label), document)
@@ -86,6 +89,37 @@ def _sentence(
     if len(tied) == len(scored):
         return f"There is no evidence of a difference on {label} with {_documents(n)}: choose {name}, {why}."
     return f"Choose {name}: with {_documents(n)} it cannot be told from {_names(others)} on {label}, and it is {why}."
+
+
+def gate_failures(document: Document, row: Document) -> list[str]:
+    """Why this candidate may not be chosen under the gates that were set before the start, in words. A gate about a
+    figure that is not known (an unpriced model under a price cap) is failed: what was asked for is not shown."""
+    gates = document["experiment"].get("gates") or {}
+    checks: dict[str, Callable[[Any], bool]] = {
+        "local_only": lambda wanted: not wanted or row["is_local"],
+        "min_answer_rate": lambda least: row["answer_rate"] is not None and row["answer_rate"] >= least,
+        "max_truncated_rate": lambda most: row["truncated_rate"] is None or row["truncated_rate"] <= most,
+        "max_latency_ms": lambda most: row["latency_ms"]["p95"] is not None and row["latency_ms"]["p95"] <= most,
+        "max_cost_per_1000_usd": lambda most: _cost(row) is not None and (_cost(row) or 0.0) <= most,
+    }
+    words = {
+        "local_only": "documents would leave this installation",
+        "min_answer_rate": "it answers too rarely",
+        "max_truncated_rate": "it cuts too many documents",
+        "max_latency_ms": "its slowest answers take too long, or their time is not known",
+        "max_cost_per_1000_usd": "it costs too much, or its price is not known",
+    }
+    return [words[name] for name, value in gates.items() if name in checks and not checks[name](value)]
+
+
+def _gated(document: Document, scored: list[Document], leading: list[Document], label: str) -> str:
+    """What to say when the gates shut out everybody in the best group."""
+    why = "; ".join(f"{row['label']}: {', '.join(gate_failures(document, row))}" for row in leading)
+    others = [row for row in scored if row not in leading and not gate_failures(document, row)]
+    if not others:
+        return f"No model passes the gates that were set ({why})."
+    best = _best(document, others)
+    return f"The best on {label} fail the gates that were set ({why}); {best['label']} passes them but is clearly worse."
 
 
 def _nobody_passes(scored: list[Document], tied: list[Document], label: str) -> str:
@@ -196,6 +230,9 @@ def _reasons(document: Document, chosen: Document, label: str) -> list[str]:
 
 def _caveats(document: Document, chosen: Document | None) -> list[str]:
     caveats = list(document["warnings"])
+    for row in document["candidates"]:
+        if not row["is_baseline"] and (why := gate_failures(document, row)):
+            caveats.append(f"{row['label']} fails the gates that were set: {', '.join(why)}.")
     primary = document["primary_metric"]
     if chosen:
         unbeaten = [row for row in _plain_baselines(document) if _verdict(document, chosen, row) != "better"]

@@ -240,3 +240,26 @@ def test_equal_values_everywhere_are_an_alarm() -> None:
 
 def test_the_oracle_may_equal_the_references() -> None:
     assert alarms(document(baseline("baseline/oracle", 1.0, uses_references=True))) == []
+
+
+def gated(gates: dict[str, Any], *rows: dict[str, Any]) -> dict[str, Any]:
+    return document(*rows, experiment={"state": "completed", "gates": gates})
+
+
+def test_who_fails_a_gate_is_not_chosen_and_the_caveat_says_why() -> None:
+    told = recommendation(gated({"local_only": True}, remote("api", 0.31, cost=0.0), model("own", 0.3)))
+    assert told["label"] == "own"
+    assert "api fails the gates that were set: documents would leave this installation." in told["caveats"]
+
+
+def test_an_unpriced_model_does_not_pass_a_price_gate() -> None:
+    told = recommendation(gated({"max_cost_per_1000_usd": 1.0}, remote("api", 0.3, cost=None)))
+    assert told["candidate"] is None
+    assert told["sentence"].startswith("No model passes the gates that were set (api: it costs too much")
+
+
+def test_when_the_best_fail_their_gates_a_worse_one_is_named_but_not_chosen() -> None:
+    rows = [remote("api", 0.4, cost=9.0), model("own", 0.3, best_group=False)]
+    told = recommendation(gated({"max_cost_per_1000_usd": 1.0}, *rows))
+    assert told["candidate"] is None
+    assert told["sentence"].endswith("own passes them but is clearly worse.")
