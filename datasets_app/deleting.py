@@ -31,7 +31,7 @@ def delete(dataset: Dataset) -> None:
         key = dataset.file.name
         dataset.delete()
         if key:
-            transaction.on_commit(partial(release, key))
+            transaction.on_commit(partial(release, key), robust=True)  # the rows are gone either way
 
 
 def _allow_removing_rows() -> None:

@@ -506,11 +506,10 @@ def stop_candidate(candidate: Candidate, error: ProviderError) -> None:
 
     mine = WorkUnit.objects.filter(candidate=candidate, kind="generate")
     with transaction.atomic():
-        held = list(mine.filter(state="leased").select_for_update(no_key=True, skip_locked=True).order_by("pk"))
+        held = list(mine.filter(state="leased").select_for_update(no_key=True).order_by("pk"))
         experiment = locked(candidate.experiment_id)
         Candidate.objects.filter(pk=candidate.pk).update(problem=str(error)[:2000], problem_code=error.code[:40])
-        # A unit that is being written to, or was leased since, is not waited for: its owner may wait for us. It will
-        # meet the same error itself.
+        # A unit leased since then is not waited for, its owner may wait for us; it will meet the same error itself.
         units = held + list(mine.filter(state="ready").select_for_update(no_key=True).order_by("pk"))
         mine.filter(pk__in=[unit.pk for unit in units]).update(
             state="cancelled", problem=error.code, done_at=Now(), epoch=F("epoch") + 1, lease_until=None, inflight=[]

@@ -22,6 +22,8 @@ _home = os.environ.get("LUMIGATOR_TEST_HOME") or tempfile.mkdtemp(prefix="lumiga
 if "LUMIGATOR_TEST_HOME" not in os.environ:
     # xdist's workers inherit the stage of the process that started them.
     os.environ["LUMIGATOR_TEST_HOME"] = _home
+    # mkdtemp closes the folder to others; run as root, PostgreSQL's account must be able to enter it.
+    os.chmod(_home, 0o755)
     _owns_home = True
 else:
     _owns_home = False

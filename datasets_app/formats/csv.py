@@ -68,7 +68,7 @@ def records(source: Source) -> Iterator[Header | Record | Problem]:
                 return
             yield header
         elif len(cells) != len(header.names):
-            yield _ragged(row, len(cells), len(header.names))
+            yield _ragged(row, len(cells), header.names)
         else:
             if is_ours:
                 cells = [unguarded(cell) for cell in cells]
@@ -150,11 +150,12 @@ def _header_problems(header: Header) -> list[Problem]:
     return problems
 
 
-def _ragged(row: int, n: int, expected: int) -> Problem:
-    has = f"It has {n} cell{'s' * (n != 1)}, the header has {expected}."
-    if n > expected:
-        return Problem(row, "", has, "Put cells that hold the delimiter or a line break in double quotes.")
-    return Problem(row, "", has, "Add the missing cells (empty ones count), or remove the row.")
+def _ragged(row: int, n: int, names: tuple[str, ...]) -> Problem:
+    has = f"It has {n} cell{'s' * (n != 1)}, the header has {len(names)}"
+    if n > len(names):
+        return Problem(row, "", f"{has}.", "Put cells that hold the delimiter or a line break in double quotes.")
+    cure = "Add the missing cells (empty ones count), or remove the row."
+    return Problem(row, "", f"{has}: nothing is left for the column “{names[n]}”.", cure)
 
 
 def _syntax(row: int, error: str) -> Problem:
