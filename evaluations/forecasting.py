@@ -18,8 +18,7 @@ from datasets_app.models import Example
 from evaluations import metrics, stats, tasks
 from evaluations.metrics import part_owner
 from evaluations.models import Candidate, Experiment, Generation
-from evaluations.planning import sample_of
-from evaluations.running import DEFAULT_NEW_TOKENS
+from evaluations.planning import DEFAULT_NEW_TOKENS, sample_of
 from models_registry import choosing
 from models_registry.models import ModelEntry
 from models_registry.pricing import cost_micro

@@ -139,9 +139,9 @@ def mark_inflight(lease: Lease, indexes: Sequence[int]) -> None:
 def release(lease: Lease, *, after: float = 0.0) -> bool:
     """Give the unit back, to be claimed again after that many seconds. False when it was no longer ours."""
     return bool(
-        WorkUnit.objects.filter(**_mine(lease), state="leased").update(
-            state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after)
-        )
+        WorkUnit.objects.filter(**_mine(lease))
+        .filter(state="leased")
+        .update(state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after))
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from datasets_app.models import Dataset
@@ -20,6 +21,7 @@ from evaluations import metrics as metric_plugins
 from evaluations import tasks
 from evaluations.leasing import Lease, close, fenced
 from evaluations.models import Candidate, Experiment, Generation, Score, WorkUnit
+from evaluations.states import ENDED
 from lumigator.models import Team
 from models_registry import choosing
 from models_registry.models import ModelEntry
@@ -33,6 +35,7 @@ RETRYABLE = (
 )  # fmt: skip
 BASELINES = ("baseline/lead-3", "baseline/random-3", "baseline/oracle")
 MAX_CANDIDATES = 50
+DEFAULT_NEW_TOKENS = 1024
 
 ModelWish = str | dict[str, Any]
 Indexes = Sequence[int] | np.ndarray[Any, Any]
@@ -187,11 +190,18 @@ def _candidate(
         problems.append(
             f"{entry.slug} would send documents away, but this dataset is marked as never leaving: leave it out"
         )
-    if experiment.budget_micro is not None and not entry.is_free and entry.price_in is None:
+    if (
+        experiment.budget_micro is not None
+        and not entry.is_free
+        and (entry.price_in is None or entry.price_out is None)
+    ):
         problems.append(
             f"{entry.slug} has no price, so a budget cannot be kept: enter its price, or start without a budget"
         )
     spec = choosing.freeze(entry, prompt=prompt, generation=asked.get("generation") or {})
+    if entry.privacy != ModelEntry.Privacy.LOCAL:
+        # The answer's length must be bounded, or no worst case of its price is true.
+        spec["generation"].setdefault("max_new_tokens", DEFAULT_NEW_TOKENS)
     spec["prompt_version"] = tasks.version_of(prompt) if spec["prompt"] else ""
     problems += [f"{entry.slug}: {wrong}" for wrong in provider.problems(choosing.locate(spec))]
     return Candidate(
@@ -208,11 +218,12 @@ def _candidate(
 
 
 def start(experiment: Experiment) -> bool:
-    """Plan, and run what is missing. False when the experiment already runs."""
+    """Plan, and run what is missing. False when the experiment already runs, or is paused: resume goes on with it."""
     with transaction.atomic():
         moved = experiment.move(
             "planning",
-            round=experiment.round + 1,
+            since=("draft", *ENDED),
+            round=F("round") + 1,
             pause_reason="",
             problem="",
             started_at=experiment.started_at or timezone.now(),
@@ -220,6 +231,8 @@ def start(experiment: Experiment) -> bool:
         )
         if not moved:
             return False
+        # A plan that failed half-way leaves ready units; beside the new ones they would ask for the same outputs twice.
+        _cancel_ready(experiment)
         WorkUnit.objects.create(experiment=experiment, kind="plan", queue="cpu", round=experiment.round)
         _ring("plan", experiment)
     return True
@@ -233,9 +246,12 @@ def resume(experiment: Experiment, *, retry_errors: bool = True) -> bool:
             return False
         _ring("sweep", experiment)
         return True
-    if retry_errors and experiment.has_ended:
-        forget_errors(experiment)
-    return start(experiment)
+    from evaluations.finalizing import locked
+
+    with transaction.atomic():  # somebody else may have resumed it since it was read: what runs forgets nothing
+        if retry_errors and locked(experiment.pk).has_ended:
+            forget_errors(experiment)
+        return start(experiment)
 
 
 def forget_errors(experiment: Experiment) -> int:
@@ -244,8 +260,9 @@ def forget_errors(experiment: Experiment) -> int:
         failed = Generation.objects.filter(
             candidate__experiment=experiment, status=Generation.Status.ERROR, error_code__in=RETRYABLE
         )
-        for candidate, example in failed.values_list("candidate_id", "example_id"):
-            Score.objects.filter(candidate_id=candidate, example_id=example).delete()
+        for candidate in experiment.candidates.all():
+            mine = failed.filter(candidate=candidate).values("example")
+            Score.objects.filter(candidate=candidate, example__in=mine).delete()
         count, _ = failed.delete()
     return count
 
@@ -263,16 +280,24 @@ def cancel(experiment: Experiment) -> bool:
             return True
         if not experiment.move("cancelling", finished_at=timezone.now()):
             return False
-        WorkUnit.objects.filter(experiment=experiment, state="ready").update(state="cancelled", done_at=timezone.now())
+        _cancel_ready(experiment)
         settle_cancelled(experiment)
     return True
 
 
+def _cancel_ready(experiment: Experiment) -> None:
+    WorkUnit.objects.filter(experiment=experiment, state="ready").update(state="cancelled", done_at=timezone.now())
+
+
 def settle_cancelled(experiment: Experiment) -> bool:
-    """A cancelling experiment whose last unit ended is cancelled. True when that happened now."""
+    """A cancelling experiment whose last unit ended is cancelled, with the units that its workers gave back or made
+    since. True when that happened now."""
     if WorkUnit.objects.filter(experiment=experiment, state="leased").exists():
         return False
-    return experiment.move("cancelled", since=("cancelling",))
+    if not experiment.move("cancelled", since=("cancelling",)):
+        return False
+    _cancel_ready(experiment)
+    return True
 
 
 def sample_of(experiment: Experiment) -> np.ndarray[Any, Any]:
@@ -298,6 +323,7 @@ def plan(lease: Lease) -> None:
     with fenced(lease):
         close(lease)
         if not experiment.move("running", since=("planning",), n_examples=len(sample)):
+            settle_cancelled(experiment)
             return
         _finish_or_ring(experiment)
 
@@ -348,6 +374,7 @@ def _unscored(candidate: Candidate, frozen: dict[str, Any], have: np.ndarray[Any
     metric = metric_plugins.available()[frozen["name"]]
     digest, _ = metric.sign(frozen["options"])
     scored = Score.objects.filter(candidate=candidate, part=metric.parts[0].name, signature=digest)
+    scored = scored.exclude(state="not_computed")  # what was missing then may be installed now
     return np.setdiff1d(have, np.array(list(scored.values_list("example__index", flat=True)), dtype=int))
 
 

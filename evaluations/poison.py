@@ -154,6 +154,9 @@ def _fail(unit: WorkUnit, message: str) -> None:
     )
     experiment = locked(unit.experiment_id)
     if unit.kind == "score":
+        from evaluations.scoring import mark_not_computed
+
+        mark_not_computed(unit, message)
         finalize_when_complete(experiment)
         return
     experiment.move("running", since=("paused",), pause_reason="")  # it would be resumed into nothing

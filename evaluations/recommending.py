@@ -119,7 +119,9 @@ def _gated(document: Document, scored: list[Document], leading: list[Document], 
     if not others:
         return f"No model passes the gates that were set ({why})."
     best = _best(document, others)
-    return f"The best on {label} fail the gates that were set ({why}); {best['label']} passes them but is clearly worse."
+    return (
+        f"The best on {label} fail the gates that were set ({why}); {best['label']} passes them but is clearly worse."
+    )
 
 
 def _nobody_passes(scored: list[Document], tied: list[Document], label: str) -> str:

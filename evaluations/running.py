@@ -26,8 +26,9 @@ from django.db.models.functions import Now
 from datasets_app.models import Example
 from evaluations import leasing, poison, tasks
 from evaluations.finalizing import locked
-from evaluations.leasing import Fenced, Lease, _in
+from evaluations.leasing import Fenced, Lease
 from evaluations.models import Call, Candidate, Experiment, Generation, WorkUnit
+from evaluations.planning import DEFAULT_NEW_TOKENS
 from evaluations.warming import WarmModel, never
 from models_registry.hosting import HostCancelled
 from models_registry.pricing import cost_micro
@@ -42,7 +43,6 @@ PATIENCE_SECONDS = 10.0
 """A retry due sooner than this is awaited; for a later one the unit goes back with its time."""
 GONE = ("worker_gone", "abandoned")
 """Ledger lines of calls whose end nobody saw: they are no tries of the example's own."""
-DEFAULT_NEW_TOKENS = 1024
 
 
 class Stopped(Exception):
@@ -90,15 +90,9 @@ def generate(
         later = None
         _run_batches(lease, candidate, model, requests, stopping, dropping)
     if later is not None:
-        give_back(lease, after=later)
+        leasing.release(lease, after=later)
         return
     finish(lease)
-
-
-def give_back(lease: Lease, *, after: float = 0.0) -> bool:
-    """Let the unit be claimed again, in so many seconds. False when it was no longer ours."""
-    mine = WorkUnit.objects.filter(**leasing._mine(lease)).filter(state="leased")
-    return bool(mine.update(state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after)))
 
 
 def _requests(lease: Lease, candidate: Candidate) -> Iterator[Request]:

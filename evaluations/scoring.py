@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -11,7 +13,11 @@ from evaluations import leasing
 from evaluations.finalizing import finalize_when_complete, locked
 from evaluations.leasing import Lease
 from evaluations.metrics import Absent, Item, Metric, Value, available
-from evaluations.models import Generation, Score, Signature
+from evaluations.models import Generation, Score, Signature, WorkUnit
+
+log = logging.getLogger(__name__)
+FAILS_ON_ANYTHING = 5
+"""A metric that fails on so many outputs from the first on, one by one, is broken or lacks something."""
 
 
 def score(lease: Lease) -> None:
@@ -28,9 +34,23 @@ def score(lease: Lease) -> None:
         for part in metric.parts
     ]
     with leasing.fenced(lease):
+        # What could not be computed then makes room for what can be computed now; values stay.
+        stale = Score.objects.filter(candidate=unit.candidate_id, signature=signature, state="not_computed")
+        stale.filter(example__in=[generation.example_id for generation, _ in rows]).delete()
         Score.objects.bulk_create(scores, ignore_conflicts=True, batch_size=2000)
         leasing.close(lease)
         finalize_when_complete(locked(unit.experiment_id))
+
+
+def mark_not_computed(unit: WorkUnit, reason: str) -> None:
+    """The unit could not be scored, whatever was tried: every score it owes is absent, and says why."""
+    metric = available()[unit.metric]
+    options = next(frozen["options"] for frozen in unit.experiment.metrics if frozen["name"] == metric.name)
+    signature = keep_signature(metric, options)
+    absent = Absent("not_computed", f"scoring failed: {reason}")
+    owed = Generation.objects.filter(candidate=unit.candidate_id, example__index__in=unit.indexes)
+    scores = [_score(generation, part.name, absent, signature) for generation in owed for part in metric.parts]
+    Score.objects.bulk_create(scores, ignore_conflicts=True, batch_size=2000)
 
 
 def keep_signature(metric: Metric, options: dict[str, Any]) -> Signature:
@@ -46,7 +66,11 @@ def keep_signature(metric: Metric, options: dict[str, Any]) -> Signature:
 def _rows(lease: Lease) -> list[tuple[Generation, Example]]:
     unit = lease.unit
     generations = (
-        Generation.objects.filter(candidate=unit.candidate_id, example__index__in=unit.indexes)
+        Generation.objects.filter(
+            candidate=unit.candidate_id,
+            example__dataset=unit.experiment.dataset_id,  # the index is of (dataset, index)
+            example__index__in=unit.indexes,
+        )
         .select_related("example")
         .order_by("example__index")
     )
@@ -55,19 +79,59 @@ def _rows(lease: Lease) -> list[tuple[Generation, Example]]:
 
 def _values(metric: Metric, options: dict[str, Any], rows: list[tuple[Generation, Example]]) -> list[dict[str, Value]]:
     """What the metric says of every row; it is asked only about the answers."""
-    if why := metric.available({**metric.defaults, **options}):
+    asked = {**metric.defaults, **options}
+    if why := metric.available(asked):
         return [_all(metric, Absent("not_computed", why)) for _ in rows]
     answered = [(generation, example) for generation, example in rows if generation.status == "ok"]
     items = [Item(generation.text, tuple(example.references), example.source) for generation, example in answered]
-    scored = iter(metric.score(items, {**metric.defaults, **options}) if items else [])
+    scored = iter(_asked(metric, items, asked))
     return [
-        next(scored) if generation.status == "ok" else _all(metric, Absent("failed", _why_failed(generation)))
-        for generation, _ in rows
+        next(scored) if generation.status == "ok" else _all(metric, _why_absent(metric, generation, example))
+        for generation, example in rows
     ]
+
+
+def _asked(metric: Metric, items: list[Item], options: dict[str, Any]) -> list[dict[str, Value]]:
+    """The metric's answers. Where it fails, the outputs that make it fail are found and get that reason; where it
+    fails on whatever it is given, that is no output's fault: raises what it raised."""
+    try:
+        return _checked(metric, items, options)
+    except Exception:
+        if len(items) < 2:
+            raise
+    found: list[dict[str, Value]] = []
+    failures = 0
+    for item in items:
+        try:
+            found += _checked(metric, [item], options)
+        except Exception as exc:
+            failures += 1
+            if failures == min(len(items), FAILS_ON_ANYTHING) == len(found) + 1:
+                raise
+            log.exception("metric %s fails on one output", metric.name)
+            reason = f"{metric.name} fails on this output ({type(exc).__name__})"
+            found.append(_all(metric, Absent("not_computed", reason)))
+    return found
+
+
+def _checked(metric: Metric, items: list[Item], options: dict[str, Any]) -> list[dict[str, Value]]:
+    """One answer for each item. Raises ValueError when the metric gave another number of them."""
+    answers = metric.score(items, options) if items else []
+    if len(answers) != len(items):
+        raise ValueError(f"metric {metric.name} gave {len(answers)} answers for {len(items)} outputs")
+    return answers
 
 
 def _all(metric: Metric, value: Value) -> dict[str, Value]:
     return {part.name: value for part in metric.parts}
+
+
+def _why_absent(metric: Metric, generation: Generation, example: Example) -> Absent:
+    """Why an output that is not there has no score. Where no output of this document could have one, its absence is
+    nobody's failure: at the floor it would pull the mean below those of the others."""
+    if metric.needs_reference and not any(reference.strip() for reference in example.references):
+        return Absent("not_applicable", "no reference summary")
+    return Absent("failed", _why_failed(generation))
 
 
 def _why_failed(generation: Generation) -> str:
@@ -82,6 +146,8 @@ def _score(generation: Generation, part: str, value: Value, signature: Signature
     )
     if isinstance(value, Absent):
         score.state, score.reason = value.state, value.reason[:200]
+    elif not math.isfinite(value):  # JSON and means know no NaN
+        score.state, score.reason = "not_computed", f"the metric gave {value}, which is no number"
     else:
         score.value = float(value)
     return score

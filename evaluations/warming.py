@@ -25,8 +25,6 @@ from models_registry.hosting import ModelHost
 from models_registry.providers import Access, Output, Provider, ProviderError, Request, Session, available
 
 log = logging.getLogger(__name__)
-HANG_SECONDS = 600.0
-"""A model host that gives no sign for so long is stuck; the setting HANG_SECONDS overrides it."""
 
 
 def never() -> bool:
@@ -54,7 +52,7 @@ class WarmModel:
         self._busy = threading.Lock()
         ready = provider.prepare(spec, dict(os.environ))
         if provider.place == "host":
-            self.host = ModelHost(provider.name, ready, hang_seconds=getattr(settings, "HANG_SECONDS", HANG_SECONDS))
+            self.host = ModelHost(provider.name, ready, hang_seconds=settings.HANG_SECONDS)
             self.host.start(cancelled)
         else:
             self.session = provider.open(ready, access)

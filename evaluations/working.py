@@ -209,7 +209,7 @@ class WorkerProcess:
         except Fenced as exc:
             log.warning("%s", exc)
         except running.Stopped:
-            running.give_back(lease)
+            leasing.release(lease)
         except ProviderError as exc:
             if exc.failure == "stop":
                 running.stop_candidate(candidate, exc)
@@ -237,7 +237,7 @@ class WorkerProcess:
             if lease.unit.attempts >= OPENINGS:
                 raise ProviderError(str(exc), code=exc.code, failure="stop") from None
             log.warning("candidate %s: %s", candidate.pk, exc)
-            running.give_back(lease, after=exc.retry_after or 10.0)
+            leasing.release(lease, after=exc.retry_after or 10.0)
             return None
 
     @contextmanager

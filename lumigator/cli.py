@@ -6,6 +6,7 @@ Exit status: 0 done, 2 the request was wrong (said in words), 3 done but some ex
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ QUEUES = ("gpu", "api", "cpu")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     environment.load()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file or a pipe shows each line when it is said
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "lumigator.settings")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")

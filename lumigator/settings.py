@@ -135,7 +135,7 @@ _database |= {
     "OPTIONS": {
         "connect_timeout": 5,
         "tcp_user_timeout": 30_000,
-        "options": f"-c statement_timeout={_statement_timeout} -c idle_in_transaction_session_timeout=60000",
+        "options": f"-c statement_timeout={_statement_timeout} -c idle_in_transaction_session_timeout=15000",
     },
 }
 DATABASES = {"default": _database}
@@ -256,6 +256,7 @@ EGRESS_ALLOW = env.list("LUMIGATOR_EGRESS_ALLOW", default=[])
 # How the engine keeps its promises (RELIABILITY §2); tests shorten them.
 LEASE_SECONDS = env.float("LUMIGATOR_LEASE_SECONDS", default=60.0)
 RENEW_SECONDS = LEASE_SECONDS / 4
+HANG_SECONDS = env.float("LUMIGATOR_HANG_SECONDS", default=600.0)  # without a sign of life from a model host
 SWEEP_SECONDS = env.float("LUMIGATOR_SWEEP_SECONDS", default=5.0)
 
 LOGGING = {

@@ -132,7 +132,7 @@ class Engine(RuleBasedStateMachine):
     def give_back(self, which: int) -> None:
         lease = self.held.pop(which % len(self.held))
         is_current = self.is_current(lease)
-        assert running.give_back(lease) == is_current
+        assert leasing.release(lease) == is_current
 
     @precondition(lambda self: self.held)
     @rule(which=WHICH, code=st.sampled_from(["worker_crash", "hang", "bug"]))

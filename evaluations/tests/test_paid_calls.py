@@ -538,7 +538,7 @@ def test_a_worker_that_stops_begins_no_call_and_repeats_none(atlas, api, drops):
     api.before_answer = before_answer
     with pytest.raises(running.Stopped):
         running.generate(lease, candidate, worker.models.get(candidate), stopping.is_set, lambda: drops)
-    assert running.give_back(lease)
+    assert leasing.release(lease)
     assert len(api.calls) == 8
     kept = 0 if drops else 8
     assert Generation.objects.count() == kept

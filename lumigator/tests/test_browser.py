@@ -191,7 +191,7 @@ def reads_the_comparison(visitor: Visitor, experiment: Experiment) -> None:
 
 def sorts_by_another_metric(visitor: Visitor) -> None:
     page = visitor.page
-    page.get_by_label("Metric", exact=True).select_option("rouge1")
+    page.get_by_role("combobox", name="Metric").select_option("rouge1")
     page.wait_for_url("**metric=rouge1**")
     assert visitor.page.locator("p.lede").inner_text().startswith("By ROUGE-1 instead of")
     header = page.locator("table.candidates thead")
@@ -201,6 +201,9 @@ def sorts_by_another_metric(visitor: Visitor) -> None:
     assert shown == sorted(shown, reverse=page.locator("thead [aria-sort=descending]").count() == 1)
 
 
+FIFTH, SIXTH = re.compile(r"/examples/5/\??$"), re.compile(r"/examples/6/\??$")
+
+
 def walks_through_the_outputs(visitor: Visitor) -> None:
     page = visitor.page
     page.get_by_role("link", name="Where they disagree").click()
@@ -208,15 +211,15 @@ def walks_through_the_outputs(visitor: Visitor) -> None:
     page.wait_for_url(re.compile(r"/examples/\d+/$"))
     assert page.locator("article ins").count() > 0
     assert page.locator("article del").count() > 0
-    visitor.goes_to(re.sub(r"\d+/$", "5/", visitor.path))
+    page.goto(re.sub(r"\d+/$", "5/", page.url))
     page.get_by_role("link", name="Next").click()
-    page.wait_for_url("**/examples/6/")
+    page.wait_for_url(SIXTH)
     page.keyboard.press("ArrowLeft")
-    page.wait_for_url("**/examples/5/")
+    page.wait_for_url(FIFTH)
     page.keyboard.press("j")
-    page.wait_for_url("**/examples/6/")
+    page.wait_for_url(SIXTH)
     page.get_by_role("link", name="Previous").click()
-    page.wait_for_url("**/examples/5/")
+    page.wait_for_url(FIFTH)
 
 
 def test_a_new_user_brings_documents_and_reads_a_comparison(
@@ -232,15 +235,17 @@ def test_a_new_user_brings_documents_and_reads_a_comparison(
     walks_through_the_outputs(visitor)
 
 
-def test_the_same_without_script(bob: User, meet: Meet, reports: Path, summarizer: ModelEntry, fleet: Fleet) -> None:
+def test_the_same_without_script(atlas: Any, bob: User, meet: Meet, reports: Path, fleet: Fleet) -> None:
     fleet.start()
+    catalogue.seed(atlas)
+    quick = make_fake(atlas, "quick", text="{source:.60}")  # loading real weights a second time would show nothing new
     visitor = meet(java_script_enabled=False)
     comes_in_by_link(visitor, bob)
     brings_documents(visitor, reports)
-    experiment = asks_for_a_comparison(visitor, summarizer)
+    experiment = asks_for_a_comparison(visitor, quick)
     visitor.page.get_by_role("link", name="Read the comparison").wait_for(timeout=60_000)  # the page refreshes itself
     reads_the_comparison(visitor, experiment)
-    visitor.page.get_by_label("Metric", exact=True).select_option("rouge1")
+    visitor.page.get_by_role("combobox", name="Metric").select_option("rouge1")
     visitor.page.get_by_role("button", name="Show").click()
     assert visitor.path.endswith("?metric=rouge1")
 
@@ -279,19 +284,19 @@ def test_a_ragged_file_is_refused_with_its_row_and_column(bob: User, meet: Meet,
 OFFERS = re.compile("^(New|Add|Upload|Bring|Compare models on)")
 
 
-def test_a_viewer_sees_nothing_to_change(world: World, meet: Meet) -> None:
-    visitor = meet(world.vera)
-    for path in pages_for(world.vera, world):
+def test_a_viewer_sees_nothing_to_change(small_world: World, meet: Meet) -> None:
+    visitor = meet(small_world.vera)
+    for path in pages_for(small_world.vera, small_world, api=False):
         if not path.startswith(("/components/", "/sign-in/")):
             page = visitor.goes_to(path)
             assert page.locator("main form[method=post], main form[data-api], main .danger").count() == 0, path
             assert page.get_by_role("link", name=OFFERS).count() == 0, path
 
 
-def test_the_pages_of_another_team_do_not_exist(world: World, charlie: User, meet: Meet) -> None:
+def test_the_pages_of_another_team_do_not_exist(small_world: World, charlie: User, meet: Meet) -> None:
     visitor = meet(charlie)
     visitor.expected = {404}
-    for path in (f"/experiments/{world.experiment.pk}/comparison/", f"/datasets/{world.dataset.pk}/"):
+    for path in (f"/experiments/{small_world.experiment.pk}/comparison/", f"/datasets/{small_world.dataset.pk}/"):
         page = visitor.goes_to(path)
         assert page.get_by_role("heading").inner_text() == "There is no such page"
         assert re.search(r"Status 404 · request id [0-9a-f]{32}", visitor.words)
@@ -328,6 +333,7 @@ PAYLOADS = (
     "-2+3+cmd|' /C calc'!A24",
     "@SUM(1+25)*cmd|' /C calc'!A0",
 )  # fmt: skip
+OURS = ("lumigator", "datasets_app", "models_registry", "evaluations")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -390,7 +396,7 @@ def test_hostile_texts_are_only_texts(hostile: Experiment, alice: User, meet: Me
     partly = [
         "/", "/experiments/new/", "/models/connections/", f"{there}examples/0/", f"/api/v1{there}", f"/api/v1{data}",
         f"/api/v1{there}examples/1/",
-        *(reverse(f"admin:{kind._meta.app_label}_{kind._meta.model_name}_changelist") for kind in admin.site._registry),
+        *(reverse(f"admin:{kind._meta.app_label}_{kind._meta.model_name}_changelist") for kind in admin.site._registry if kind._meta.app_label in OURS),
     ]  # fmt: skip
     for path in [*whole, *partly]:
         page = visitor.goes_to(path)
@@ -450,7 +456,7 @@ def test_the_visitor_notices_what_it_must(bob: User, meet: Meet) -> None:
 class World:
     """One of everything that a page can show."""
 
-    def __init__(self, atlas: Any, alice: User, vera: User) -> None:
+    def __init__(self, atlas: Any, alice: User, vera: User, *, n_models: int) -> None:
         self.alice, self.vera = alice, vera
         lines = ["examples,ground_truth,ground_truth_2,id,group,kind"]
         for n, (document, reference) in enumerate(zip(DOCUMENTS, REFERENCES, strict=True)):
@@ -471,7 +477,8 @@ class World:
         catalogue.seed(atlas)
         self.models = [make_fake(atlas, name, text=text) for name, text in texts.items()]
         self.models.append(make_fake(atlas, "pebble-that-fails", faults={"village 7 ": "error", "village 9 ": "empty"}))
-        self.experiment = run(make_experiment(self.dataset, *self.models, name="Six models", baselines=True))
+        compared = self.models[-n_models:]
+        self.experiment = run(make_experiment(self.dataset, *compared, name="Who reads best?", baselines=True))
         make_experiment(self.dataset, self.models[0], name="A draft")
         self.running = make_experiment(self.dataset, *self.models[:2], name="On its way")
         planning.start(self.running)
@@ -489,7 +496,12 @@ class World:
 
 @pytest.fixture
 def world(atlas: Any, alice: User, vera: User) -> World:
-    return World(atlas, alice, vera)
+    return World(atlas, alice, vera, n_models=6)
+
+
+@pytest.fixture
+def small_world(atlas: Any, alice: User, vera: User) -> World:
+    return World(atlas, alice, vera, n_models=1)
 
 
 THEIRS = {"api-docs"}
@@ -539,7 +551,7 @@ def examined(visitor: Visitor, path: str) -> list[str]:
     picture = path.strip("/").replace("/", "-") or "home"
     visitor.keeps_a_picture(f"{picture}-light")
     page.emulate_media(color_scheme=DARK)
-    found += [f"{words} in the dark" for words in complaints(visitor, contrast=True, focus=True)]
+    found += [f"{words} in the dark" for words in complaints(visitor, contrast=True)]
     visitor.keeps_a_picture(f"{picture}-dark")
     page.set_viewport_size({"width": 400, "height": 800})
     found += complaints(visitor, width=True)
