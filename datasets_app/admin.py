@@ -10,10 +10,11 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from datasets_app.models import Dataset, Example
+from lumigator.admin import OfATeam
 
 
 @admin.register(Dataset)
-class DatasetAdmin(admin.ModelAdmin):
+class DatasetAdmin(OfATeam):
     list_display = [
         "name",
         "team",
@@ -71,9 +72,10 @@ class DatasetAdmin(admin.ModelAdmin):
 
 
 @admin.register(Example)
-class ExampleAdmin(admin.ModelAdmin):
+class ExampleAdmin(OfATeam):
     """One example at a time. The list shows places only: neither texts nor a filter over millions of rows."""
 
+    team_path = "dataset__team"
     list_display = ["dataset_name", "index", "key", "group"]
     list_display_links = ["index"]
     list_select_related = ["dataset"]

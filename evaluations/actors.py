@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+from django.db.models import Count
 
 from evaluations.models import Experiment, WorkUnit
 from lumigator import doorbell
@@ -60,8 +61,7 @@ def announce(kind: str, experiment: Experiment, *, metric: str = "") -> None:
 
 def _announce_ready(experiment: Experiment) -> None:
     ready = WorkUnit.objects.filter(experiment=experiment, state="ready", kind="generate")
-    for candidate, queue in dict.fromkeys(ready.values_list("candidate_id", "queue")):
-        count = ready.filter(candidate=candidate).count()
+    for candidate, queue, count in ready.values_list("candidate_id", "queue").annotate(n=Count("pk")):
         doorbell.ring(advance, queue, candidate, times=min(count, PARALLEL))
     scores = WorkUnit.objects.filter(experiment=experiment, state="ready", kind="score")
     for name in scores.values_list("metric", flat=True).distinct():

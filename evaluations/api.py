@@ -7,7 +7,7 @@ A request acts for one team: its token's, or the one chosen in its session; othe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -411,7 +411,7 @@ def _etag(progress: dict[str, Any]) -> str:
 
 
 def _added(experiment: Experiment, request: Request) -> tuple[Candidate, importing.Imported | None]:
-    if "file" in request.data:
+    if _has(request, "file"):
         body: Strict = PredictionsFileSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         file = body.validated_data["file"]
@@ -419,7 +419,7 @@ def _added(experiment: Experiment, request: Request) -> tuple[Candidate, importi
             raise ValidationError({"file": [f"it is larger than {importing.LIMIT_BYTES >> 20} MiB; split it"]})
         imported = importing.import_bytes(experiment, body.validated_data["label"], file.read(), file.name)
         return _reread(imported.candidate), imported
-    if "predictions" in request.data:
+    if _has(request, "predictions"):
         body = PredictionsSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         rows: Iterator[dict[str, Any]] = iter(body.validated_data["predictions"])
@@ -435,7 +435,12 @@ def _reread(candidate: Candidate) -> Candidate:
 
 
 def _source(request: Request) -> str:
-    return "file" if "file" in request.data else "predictions"
+    return "file" if _has(request, "file") else "predictions"
+
+
+def _has(request: Request, name: str) -> bool:
+    """Whether the body has this field. A body can be any JSON: null and 5 hold nothing, and “file” is no field."""
+    return isinstance(request.data, Mapping) and name in request.data
 
 
 def _report(imported: importing.Imported) -> dict[str, Any]:

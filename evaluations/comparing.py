@@ -6,10 +6,13 @@ and for a million. Nothing here computes a statistic: finalize did.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
+from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, F, Max, Min, Q
+from django.db import connection
+from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from datasets_app.models import Example
@@ -169,7 +172,7 @@ def _row(candidate: Candidate, metrics: dict[str, Document], versus: dict[str, D
         "tokens_per_second": summary.get("tokens_per_second"),
         "cost_usd": None if cost is None else cost / 1_000_000,
         "cost_per_1000_usd": None if cost is None or not n else cost / 1000 / n,
-        "best_group": candidate.pk in told.get("best_group", []),
+        "best_group": bool(told.get("ranked")) and candidate.pk in told["best_group"],
         "p_best": told.get("p_best", {}).get(str(candidate.pk)),
         "rank": told.get("ranks", {}).get(str(candidate.pk)),
         "versus_leader": versus,
@@ -232,30 +235,30 @@ def progress(experiment: Experiment) -> Document:
     """
     experiment.refresh_from_db()
     units = WorkUnit.objects.filter(experiment=experiment, round=experiment.round).exclude(state="split")
-    total = done = 0
+    total = done = unscored = 0
     per: dict[int, Counter[str]] = defaultdict(Counter)
+    kinds = set()
     for kind, state, candidate, size, count in units.values_list("kind", "state", "candidate", "indexes__len").annotate(
         n=Count("pk")
     ):
         work = (size or 1) * count
         total += work
         done += work if state not in states.OPEN_UNITS else 0
+        kinds.add(kind)
         if candidate and kind == "generate":
             per[candidate]["total"] += work
             per[candidate]["done"] += work if state == "done" else 0
-    open_slices = units.filter(kind="generate", state="leased")
-    inside = Generation.objects.filter(unit_id__in=open_slices.values("id")).values("candidate").annotate(n=Count("pk"))
-    for row in inside:
-        per[row["candidate"]]["done"] += row["n"]
-        done += row["n"]
-    n_metrics = len(experiment.metrics)
-    unscored = sum(
-        size or 1
-        for size in units.filter(kind="generate", state__in=states.OPEN_UNITS).values_list("indexes__len", flat=True)
-    )
-    total += unscored * n_metrics
-    elapsed = (timezone.now() - experiment.started_at).total_seconds() if experiment.started_at else 0.0
+            unscored += work if state in states.OPEN_UNITS else 0
+    for candidate, count in _inside(experiment):
+        per[candidate]["done"] += count
+        done += count
     is_final = experiment.has_ended
+    total += unscored * len(experiment.metrics)
+    total += bool(kinds) and not is_final and "finalize" not in kinds
+    elapsed = _seconds_since(experiment.started_at, experiment.finished_at)
+    # The rate is that of this round: the first start may have been days ago.
+    planned_at = units.filter(kind="plan").values_list("created_at", flat=True).first()
+    working = _seconds_since(planned_at) if experiment.state == "running" else 0.0
     return {
         "state": experiment.state,
         "label": experiment.look.label,
@@ -264,7 +267,7 @@ def progress(experiment: Experiment) -> Document:
         "done": done,
         "total": total,
         "percent": 100.0 if is_final else (100.0 * done / total if total else 0.0),
-        "eta_seconds": None if is_final or not done or not elapsed else elapsed * (total - done) / done,
+        "eta_seconds": working * (total - done) / done if working and done else None,
         "elapsed_seconds": elapsed,
         "spent_usd": experiment.spent_micro / 1_000_000,
         "reserved_usd": experiment.reserved_micro / 1_000_000,
@@ -273,6 +276,27 @@ def progress(experiment: Experiment) -> Document:
         "candidates": _candidate_progress(experiment, per),
         "workers_alive": workers_alive(),
     }
+
+
+def _inside(experiment: Experiment) -> list[tuple[int, int]]:
+    """[(candidate, outcomes inside the slices that are being worked on)]. From the slice to its documents to their
+    outcomes, each by its index: the outcomes themselves are not indexed by slice."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT unit.candidate_id, count(*) FROM evaluations_workunit unit
+            JOIN datasets_example example ON example.dataset_id = %s AND example.index = ANY(unit.indexes)
+            JOIN evaluations_generation made ON made.candidate_id = unit.candidate_id AND made.example_id = example.id
+            WHERE unit.experiment_id = %s AND unit.round = %s AND unit.kind = 'generate' AND unit.state = 'leased'
+            GROUP BY unit.candidate_id
+            """,
+            [experiment.dataset_id, experiment.pk, experiment.round],
+        )
+        return cursor.fetchall()
+
+
+def _seconds_since(began: datetime | None, ended: datetime | None = None) -> float:
+    return ((ended or timezone.now()) - began).total_seconds() if began else 0.0
 
 
 def _candidate_progress(experiment: Experiment, per: dict[int, Counter[str]]) -> list[Document]:
@@ -296,9 +320,19 @@ def _candidate_progress(experiment: Experiment, per: dict[int, Counter[str]]) ->
 
 def workers_alive() -> int:
     """How many worker processes gave a sign of life in the last half minute."""
+    return _alive().count()
+
+
+def is_served(experiment: Experiment) -> bool:
+    """Whether workers are alive for every queue that the experiment needs."""
+    needed = {"cpu", *experiment.candidates.values_list("queue", flat=True)}
+    return needed <= {queue for queues in _alive().values_list("queues", flat=True) for queue in queues}
+
+
+def _alive() -> QuerySet[Worker]:
     from evaluations.leasing import _in
 
-    return Worker.objects.filter(stopped_at=None, seen_at__gt=_in(-ALIVE_SECONDS)).count()
+    return Worker.objects.filter(stopped_at=None, seen_at__gt=_in(-ALIVE_SECONDS))
 
 
 # --- examples -------------------------------------------------------------------------------------------------------
@@ -323,12 +357,7 @@ def examples(
     descending = order != "asc"
     keyed: Any
     if sort == "index" or digest is None:
-        keyed = (
-            Example.objects.filter(dataset=experiment.dataset_id, generations__candidate__in=candidates)
-            .values("index", example_id=F("pk"))
-            .annotate(value=F("index"))
-            .distinct()
-        )
+        keyed = _taking_part(experiment).values("index", example_id=F("pk")).annotate(value=F("index"))
         descending = order == "desc" and sort == "index"
     elif sort == "spread":
         keyed = scores.values("example_id", index=F("example__index")).annotate(value=Max("value") - Min("value"))
@@ -351,12 +380,20 @@ def examples(
     }
 
 
+def _taking_part(experiment: Experiment) -> QuerySet[Example]:
+    """The documents that any candidate has an outcome for: a question to each, so that a page stops at its end."""
+    outcomes = Generation.objects.filter(example=OuterRef("pk"), candidate__experiment=experiment)
+    return Example.objects.filter(Exists(outcomes), dataset=experiment.dataset_id)
+
+
 def _beyond(after: str, descending: bool) -> Q:
     value, _, index = after.rpartition(":")
     try:
         edge, position = float(value), int(index)
+        if not math.isfinite(edge):  # no score is, and an index cannot be compared with it
+            raise ValueError
     except ValueError:
-        raise ValueError(f"{after!r} is not a place in this list: start from its beginning") from None
+        raise ValueError(f"{after[:60]!r} is not a place in this list: start from its beginning") from None
     further = Q(value__lt=edge) if descending else Q(value__gt=edge)
     return further | Q(value=edge, index__gt=position)
 
@@ -397,12 +434,12 @@ def example(experiment: Experiment, index: int) -> Document:
     outputs = [
         _output(candidate, made.get(candidate.pk), scores[candidate.pk]) for candidate in experiment.candidates.all()
     ]
-    taking_part = Example.objects.filter(dataset=experiment.dataset_id, generations__candidate__experiment=experiment)
+    taking_part = _taking_part(experiment).values_list("index", flat=True)
     return {
         "example": {**found.as_dict(), "label": found.label},
         "outputs": outputs,
-        "previous": taking_part.filter(index__lt=index).aggregate(at=Max("index"))["at"],
-        "next": taking_part.filter(index__gt=index).aggregate(at=Min("index"))["at"],
+        "previous": taking_part.filter(index__lt=index).order_by("-index").first(),
+        "next": taking_part.filter(index__gt=index).order_by("index").first(),
     }
 
 

@@ -30,13 +30,15 @@ def write_rows(experiment: Experiment, folder: Path) -> list[Path]:
 
 def rows_of(candidate: Candidate, *, size: int = 500) -> Iterator[dict[str, Any]]:
     """One dict per outcome, in the order of the documents; memory does not grow with their number."""
-    outcomes = Generation.objects.filter(candidate=candidate).select_related("example")
+    # The dataset is named because the index on examples is of (dataset, index).
+    dataset = candidate.experiment.dataset_id
+    outcomes = Generation.objects.filter(candidate=candidate, example__dataset=dataset).select_related("example")
     after = -1
     while page := list(outcomes.filter(example__index__gt=after).order_by("example__index")[:size]):
         after = page[-1].example.index
         scores: dict[int, dict[str, Any]] = defaultdict(dict)
         wanted = [outcome.example_id for outcome in page]
-        for score in Score.objects.filter(candidate=candidate, example__in=wanted):
+        for score in Score.objects.filter(candidate=candidate, example__in=wanted).order_by("pk"):  # the newest stays
             scores[score.example_id][score.part] = score.value if score.value is not None else {"absent": score.reason}
         for outcome in page:
             yield {

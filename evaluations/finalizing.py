@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.utils import timezone
 
 from evaluations import leasing, stats
@@ -22,6 +23,8 @@ from evaluations.leasing import Lease
 from evaluations.metrics import part_owner
 from evaluations.models import Aggregate, Call, Candidate, Contrast, Experiment, Generation, Signature, WorkUnit
 from evaluations.planning import settle_cancelled
+
+CHUNK = 10_000
 
 
 def locked(experiment_id: int) -> Experiment:
@@ -72,6 +75,11 @@ def finalize(lease: Lease) -> None:
     ]
     summaries = {candidate.pk: _summary(experiment, candidate) for candidate in candidates}
     with leasing.fenced(lease):
+        current = locked(experiment.pk)
+        if current.state == "cancelling":  # the numbers of the run before stay as they are, all of them
+            leasing.close(lease)
+            settle_cancelled(current)
+            return
         Aggregate.objects.filter(candidate__experiment=experiment).delete()
         Contrast.objects.filter(experiment=experiment).delete()
         Aggregate.objects.bulk_create(aggregates)
@@ -79,7 +87,6 @@ def finalize(lease: Lease) -> None:
         for candidate in candidates:
             Candidate.objects.filter(pk=candidate.pk).update(summary=summaries[candidate.pk])
         leasing.close(lease)
-        current = locked(experiment.pk)
         if current.state == "paused":
             current.move("running", since=("paused",), pause_reason="", problem="")
         current.move(
@@ -100,10 +107,9 @@ def _documents(experiment: Experiment) -> tuple[dict[int, int], list[str | None]
     """({example pk: row}, the group of each row or None where no document has one), in order of index."""
     from datasets_app.models import Example
 
-    rows = Example.objects.filter(
-        dataset=experiment.dataset_id, generations__candidate__experiment=experiment
-    ).order_by("index")
-    pairs = list(dict.fromkeys(rows.values_list("pk", "group")))
+    outcomes = Generation.objects.filter(example=OuterRef("pk"), candidate__experiment=experiment)
+    rows = Example.objects.filter(Exists(outcomes), dataset=experiment.dataset_id).order_by("index")
+    pairs = list(rows.values_list("pk", "group"))
     groups = [group or None for _, group in pairs]
     return {pk: row for row, (pk, _) in enumerate(pairs)}, groups if any(groups) else None
 
@@ -112,13 +118,13 @@ def _tables(candidates: list[Candidate], documents: dict[int, int]) -> list[Tabl
     column = {candidate.pk: position for position, candidate in enumerate(candidates)}
     tables: dict[tuple[str, str], Table] = {}
     owners = part_owner()
-    with connection.cursor() as cursor:
+    with connection.chunked_cursor() as cursor:  # on the server: there may be a hundred million rows
         cursor.execute(
             "SELECT part, signature_id, candidate_id, example_id, value, state FROM evaluations_score"
             " WHERE candidate_id = ANY(%s)",
             [list(column)],
         )
-        for part, signature, candidate, example, value, state in cursor:
+        for part, signature, candidate, example, value, state in _fetched(cursor):
             if part not in owners or example not in documents:
                 continue
             table = tables.get((part, signature))
@@ -133,6 +139,11 @@ def _tables(candidates: list[Candidate], documents: dict[int, int]) -> list[Tabl
             if value is not None:
                 table.matrix[documents[example], column[candidate]] = value
     return [tables[key] for key in sorted(tables)]
+
+
+def _fetched(cursor: Any) -> Iterator[tuple[Any, ...]]:
+    while rows := cursor.fetchmany(CHUNK):
+        yield from rows
 
 
 def _compare(
@@ -274,11 +285,12 @@ def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
 
 
 def cost_of(candidate: Candidate) -> int | None:
-    """What the candidate's calls cost in micro-dollars: 0 for models that run here, None when any is unpriced."""
+    """What the candidate's calls cost in micro-dollars: 0 for models that run here, None for one without a price."""
     if candidate.spec.get("privacy") == "local":
         return 0
+    price = candidate.spec.get("price") or {}
     calls = Call.objects.filter(candidate=candidate).exclude(state=Call.State.RESERVED)
-    if not calls.exists() or calls.filter(cost_micro=None).exists():
+    if price.get("in") is None or price.get("out") is None or calls.filter(cost_micro=None).exists():
         return None
     return int(calls.aggregate(total=Sum("cost_micro"))["total"] or 0)
 

@@ -31,15 +31,21 @@ MENTIONED = 10
 
 @dataclass
 class Imported:
-    """What came of an import: how many outputs matched, and which rows and documents did not."""
+    """What came of an import: how many outputs matched, which rows and documents did not, and how many outputs are of
+    documents that take no part in the experiment (it draws a sample)."""
 
     candidate: Candidate
     matched: int = 0
+    outside: int = 0
     unmatched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
         said = [f"{_counted(self.matched, 'output')} matched a document."]
+        if n := self.outside:
+            said.append(
+                f"{_counted(n, 'output')} of documents outside the sample {'is' if n == 1 else 'are'} not used."
+            )
         if n := len(self.unmatched):
             said.append(f"{_counted(n, 'row')} match{'es' * (n == 1)} no document: {_some(self.unmatched)}.")
         if n := len(self.missing):
@@ -58,13 +64,15 @@ def _some(names: list[str]) -> str:
 
 def import_file(experiment: Experiment, label: str, path: Path) -> Imported:
     """Import a file; see `import_bytes`."""
+    if path.stat().st_size > LIMIT_BYTES:  # before it fills the memory
+        raise _too_large(path.name)
     return import_bytes(experiment, label, path.read_bytes(), path.name)
 
 
 def import_bytes(experiment: Experiment, label: str, data: bytes, name: str = "outputs") -> Imported:
     """A candidate called `label` from these bytes. Raises planning.Refused, naming the row, if they cannot be read."""
     if len(data) > LIMIT_BYTES:
-        raise _refused(f"{name} is larger than {LIMIT_BYTES >> 20} MiB; split it")
+        raise _too_large(name)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -97,6 +105,7 @@ def import_rows(experiment: Experiment, label: str, rows: Iterator[dict[str, Any
         if output is None:
             imported.missing.append(examples[index].label)
         made.append(_generation(candidate, examples[index], output))
+    imported.outside = len(outputs) - imported.matched
     with transaction.atomic():
         Generation.objects.bulk_create(made, batch_size=1000)
         Candidate.objects.filter(pk=candidate.pk).update(
@@ -224,6 +233,10 @@ def _is_whole(text: str) -> bool:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
+
+
+def _too_large(name: str) -> planning.Refused:
+    return _refused(f"{name} is larger than {LIMIT_BYTES >> 20} MiB; split it")
 
 
 def _refused(sentence: str) -> planning.Refused:

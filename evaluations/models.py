@@ -202,7 +202,10 @@ class Generation(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["candidate", "example"], name="one_generation_per_example")]
-        indexes = [models.Index(fields=["cache_key"], name="generation_cache", condition=~Q(cache_key=""))]
+        indexes = [
+            models.Index(fields=["cache_key"], name="generation_cache", condition=~Q(cache_key="")),
+            models.Index(fields=["candidate"], name="generation_errors", condition=Q(status="error")),
+        ]
 
     def __str__(self) -> str:
         return f"{self.candidate} on example {self.example_id}: {self.status}"

@@ -156,7 +156,12 @@ class Shown:
         if len(best) > 1:
             return "Best group: nothing here is clearly worse than the leader"
         models = [row for row in self.rows if not row["is_baseline"]]
-        return "Clearly best" if len(models) > 1 else "The only model"
+        if len(models) == 1:
+            return "The only model"
+        rivals = [
+            row for row in models if _metric(row, self.part.name).get("mean") is not None and not row.get("problem")
+        ]
+        return "Clearly best" if len(rivals) > 1 else "The only model that ran to its end"
 
     def _sorted(self) -> list[Row]:
         """Rows without a value stay last in both directions."""

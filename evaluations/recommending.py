@@ -24,6 +24,8 @@ def recommendation(document: Document) -> dict[str, Any]:
     label = _label(document, primary)
     if document["experiment"]["state"] in ("draft", "planning", "running", "paused", "cancelling"):
         return _say("The answer appears here when the experiment has finished.", document)
+    if (how := _cut_short(document)) and not document["ranked"]:
+        return _say(f"The experiment {how} before its end: resume it to get an answer.", document)
     scored = [row for row in rows if _mean(row, primary) is not None]
     if not rows:
         return _say("There are only baselines here: add at least one model to get an answer.", document)
@@ -43,13 +45,13 @@ def recommendation(document: Document) -> dict[str, Any]:
         return _say(_gated(document, scored, leading, label), document)
     passing = [row for row in tied if _answers(row)]
     if not passing:
-        return _say(_nobody_passes(scored, tied, label), document)
+        return _say(_nobody_passes(scored, leading, tied, label), document)
     worthy = [row for row in passing if not _beaten_by(document, row)]
     if not worthy:
         best = _best(document, passing)
         return _say(_beaten(document, scored, best, label, n), document, None, _reasons(document, best, label))
     chosen = min(worthy, key=_preference(document))
-    sentence = _sentence(document, scored, tied, worthy, chosen, label, n)
+    sentence = _sentence(document, scored, leading, tied, worthy, chosen, label, n)
     return _say(sentence, document, chosen, _reasons(document, chosen, label))
 
 
@@ -68,6 +70,7 @@ def _say(
 def _sentence(
     document: Document,
     scored: list[Document],
+    leading: list[Document],
     tied: list[Document],
     worthy: list[Document],
     chosen: Document,
@@ -75,13 +78,21 @@ def _sentence(
     n: int,
 ) -> str:
     name = chosen["label"]
-    if len(scored) == 1:
+    finished = [row for row in scored if not row["problem"]]
+    if len(finished) == 1:
         alone = sum(not row["is_baseline"] for row in document["candidates"]) == 1
-        only = "the only model here" if alone else "the only model with a result"
+        only = "the only model with a result" if len(scored) == 1 else "the only model that ran to its end"
+        only = "the only model here" if alone else only
         return f"{name} is {only}, and {_against_baselines(document, chosen, label, n)}."
     others = [row for row in tied if row is not chosen]
+    if not others and (shut_out := [row for row in leading if row is not chosen]):
+        rest = f"with {_documents(n)} it cannot be told from {_names(shut_out)} on {label}"
+        return (
+            f"Choose {name}: {rest}, but {_names(shut_out)} fail{'s' * (len(shut_out) == 1)} the gates that were set."
+        )
     if not others:
-        return f"Choose {name}: on {_documents(n)} it is clearly the best on {label}."
+        those = "" if len(finished) == len(scored) else " of those that ran to their end"
+        return f"Choose {name}: on {_documents(n)} it is clearly the best on {label}{those}."
     if silent := [row for row in others if not _answers(row)]:
         rest = f"with {_documents(n)} it cannot be told from {_names(others)} on {label}"
         return f"Choose {name}: {rest}, but {_names(silent)} answer{'s' * (len(silent) == 1)} too rarely."
@@ -115,7 +126,8 @@ def gate_failures(document: Document, row: Document) -> list[str]:
 def _gated(document: Document, scored: list[Document], leading: list[Document], label: str) -> str:
     """What to say when the gates shut out everybody in the best group."""
     why = "; ".join(f"{row['label']}: {', '.join(gate_failures(document, row))}" for row in leading)
-    others = [row for row in scored if row not in leading and not gate_failures(document, row)]
+    finished = [row for row in scored if not row["problem"]]
+    others = [row for row in finished if row not in leading and not gate_failures(document, row)]
     if not others:
         return f"No model passes the gates that were set ({why})."
     best = _best(document, others)
@@ -124,11 +136,13 @@ def _gated(document: Document, scored: list[Document], leading: list[Document], 
     )
 
 
-def _nobody_passes(scored: list[Document], tied: list[Document], label: str) -> str:
+def _nobody_passes(scored: list[Document], leading: list[Document], tied: list[Document], label: str) -> str:
     """What to say when none of the best group answers often enough, or all that have a value stopped early."""
     if not tied:
         return "No model that has a value ran to its end, so none can be recommended; the table says why."
-    others = [row for row in scored if _answers(row) and row not in tied]
+    others = [row for row in scored if _answers(row) and row not in leading and not row["problem"]]
+    if not others and len(leading) > len(tied):
+        return "No model both passes the gates that were set and answers often enough; the table says which does what."
     if not others:
         return "No model answers often enough to be recommended; see what they did instead below."
     leads = "leads" if len(tied) == 1 else "lead"
@@ -196,10 +210,12 @@ def _why(document: Document, chosen: Document, worthy: list[Document]) -> str:
     priced = [each for each in costs if each is not None]
     if cost is not None and all(each > cost for each in priced):
         return "the cheapest of them" if len(priced) == len(costs) else "the cheapest of those whose price is known"
-    if _latency(chosen) < min(_latency(row) for row in others):
-        return "the fastest of them"
+    known = [_latency(row) for row in others if _latency(row) < float("inf")]
+    if known and _latency(chosen) < min(known):
+        return "the fastest of them" if len(known) == len(others) else "the fastest of those whose time is known"
     as_cheap = [_latency(row) for row in others if _cost(row) == cost]
-    if cost is not None and len(priced) == len(costs) and _latency(chosen) < min(as_cheap):
+    is_faster = bool(as_cheap) and _latency(chosen) < min(as_cheap) and max(as_cheap) < float("inf")
+    if cost is not None and len(priced) == len(costs) and is_faster:
         return "the fastest of the cheapest"
     if _best(document, worthy) is chosen:
         return "the best on average"
@@ -230,8 +246,15 @@ def _reasons(document: Document, chosen: Document, label: str) -> list[str]:
     return reasons
 
 
+def _cut_short(document: Document) -> str:
+    """How the last run ended before its end, as a verb; "" when it did not. Then nothing was put together of it."""
+    return {"cancelled": "was cancelled", "failed": "failed"}.get(document["experiment"]["state"], "")
+
+
 def _caveats(document: Document, chosen: Document | None) -> list[str]:
     caveats = list(document["warnings"])
+    if (how := _cut_short(document)) and document["ranked"]:
+        caveats.append(f"The last run {how} before its end: these are the numbers of the run before it.")
     for row in document["candidates"]:
         if not row["is_baseline"] and (why := gate_failures(document, row)):
             caveats.append(f"{row['label']} fails the gates that were set: {', '.join(why)}.")

@@ -36,14 +36,13 @@ def run(
     json_to: Path | None = None,
     export_to: Path | None = None,
 ) -> int:
-    """Start, watch, print, write. Returns the exit status: 0, or 3 when some examples have errors or a model stopped.
+    """Start, watch, print, write. Returns the exit status: 0, 3 when some examples have errors or a model stopped, 1
+    when it did not come to its end.
 
-    `workers_running` keeps worker processes going while its block runs; it is used when none are alive.
+    `workers_running` keeps worker processes going while its block runs; it is used when others are missing, or vanish.
     """
     planning.start(experiment)
-    if comparing.workers_alive():
-        watch(experiment)
-    else:
+    if not watch(experiment, as_long_as=lambda: comparing.is_served(experiment)):
         with workers_running():
             watch(experiment)
     document = comparing.comparison(experiment)
@@ -52,11 +51,11 @@ def run(
         json_to.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     if export_to:
         write_rows(experiment, export_to)
-    return 0 if experiment.state == "completed" else 3
+    return {"completed": 0, "completed_with_errors": 3}.get(experiment.state, 1)
 
 
-def watch(experiment: Experiment, *, every: float = 0.5) -> None:
-    """Draw the progress until the experiment has ended or is paused."""
+def watch(experiment: Experiment, *, every: float = 0.5, as_long_as: Callable[[], bool] | None = None) -> bool:
+    """Draw the progress until the experiment has ended or is paused: True; or False once `as_long_as` is."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -72,16 +71,17 @@ def watch(experiment: Experiment, *, every: float = 0.5) -> None:
             bar.update(
                 task, description=_doing(now), completed=now["done"], total=now["total"] or None, left=_left(now)
             )
-            if now["is_final"]:
-                return
-            if now["state"] == "paused":
-                console.print(f"[yellow]Paused: {escape(now['problem'] or now['pause_reason'])}[/]")
-                return
+            if now["state"] in ("paused", "failed"):
+                console.print(f"[yellow]{now['label']}: {escape(now['problem'] or now['pause_reason'])}[/]")
+            if now["is_final"] or now["state"] == "paused":
+                return True
+            if as_long_as and not as_long_as():
+                return False
             time.sleep(every)
 
 
 def _doing(now: Document) -> str:
-    busy = next((each for each in now["candidates"] if each["done"] < each["total"]), None)
+    busy = next((each for each in now["candidates"] if each["done"] < each["total"] and not each["problem"]), None)
     return escape(busy["label"][:36]) if busy else now["label"].lower()
 
 
@@ -162,11 +162,18 @@ def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
         str(mine.get("n", row["n"])),
         _interval(mine),
         *(_number(row["metrics"].get(part, {}).get("mean")) for part in shown[1:]),
-        "-" if row["answer_rate"] is None else f"{row['answer_rate']:.0%}",
+        _share(row["answer_rate"]),
         "-" if latency is None else f"{latency / 1000:.2f}",
-        "unpriced" if cost is None else f"{cost:.2f}",
+        ("unpriced" if row["n"] else "-") if cost is None else f"{cost:.2f}",
         "stopped" if row["problem"] else (_versus(told) if told else ""),
     ]
+
+
+def _share(rate: float | None) -> str:
+    """In whole percent; all is said only of all."""
+    if rate is None:
+        return "-"
+    return ">99%" if 0.995 <= rate < 1 else f"{rate:.0%}"
 
 
 def _versus(told: Document) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from functools import wraps
 from hashlib import sha256
@@ -25,11 +26,21 @@ log = logging.getLogger(__name__)
 
 
 class Pages(CursorPagination):
-    """Keyset pages: newest first, {results, next, previous}; `?page_size=` up to 200."""
+    """Keyset pages: newest first, {results, next, previous}; `?page_size=` up to 200.
+
+    A cursor is base64 that anybody can write: `place` is what the value of the ordering field in it looks like.
+    """
 
     ordering = "-id"
     page_size_query_param = "page_size"
     max_page_size = 200
+    place = re.compile(r"[0-9]{1,18}")
+
+    def decode_cursor(self, request: Request) -> Any:
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None and not self.place.fullmatch(cursor.position):
+            raise exceptions.NotFound(self.invalid_cursor_message)
+        return cursor
 
 
 class TooLarge(exceptions.APIException):
@@ -103,8 +114,8 @@ def idempotent(action: Callable[..., Response]) -> Callable[..., Response]:
         key = request.headers.get("Idempotency-Key", "")
         if not key:
             return action(view, request, *args, **kwargs)
-        if len(key) > 200:
-            raise exceptions.ValidationError({"Idempotency-Key": "at most 200 characters"})
+        if len(key) > 200 or not key.isprintable():
+            raise exceptions.ValidationError({"Idempotency-Key": "at most 200 characters, none of them a control"})
         files = [[file.name, _digest_of(file)] for file in request.FILES.values()]
         body = json.dumps([request.data, files], sort_keys=True, default=str)
         mine = {

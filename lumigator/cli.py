@@ -1,6 +1,7 @@
 """The command line: `lumigator …`. Each command is a few lines here and a verb elsewhere.
 
-Exit status: 0 done, 2 the request was wrong (said in words), 3 done but some examples have errors.
+Exit status: 0 done, 1 not done (paused, cancelled, failed), 2 the request was wrong (said in words), 3 done but some
+examples have errors.
 """
 
 from __future__ import annotations

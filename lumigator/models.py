@@ -133,7 +133,7 @@ class SignInLink(models.Model):
     def redeem(cls, secret: str) -> User | None:
         """The person of an unused, unexpired link, which is used up by this call; None for any other text."""
         now = timezone.now()
-        links = cls.objects.filter(digest=digest(secret), used_at=None, expires_at__gt=now)
+        links = cls.objects.filter(digest=digest(secret), used_at=None, expires_at__gt=now, user__is_active=True)
         if not links.update(used_at=now):
             return None
         return cls.objects.select_related("user").get(digest=digest(secret)).user

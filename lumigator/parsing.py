@@ -29,12 +29,12 @@ class StrictJSON(JSONParser):
             data = super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError(f"This JSON is nested more than {DEEPEST} levels deep.") from None
-        if wrong := dict(_unstorable(data, ())):
+        if wrong := dict(unstorable(data, ())):
             raise ValidationError(wrong)
         return data
 
 
-def _unstorable(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+def unstorable(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
     """(where, what is wrong) for every text and number that cannot be stored."""
     where = ".".join(place)
     if len(place) > DEEPEST:
@@ -44,10 +44,10 @@ def _unstorable(value: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[
             if _is_broken(key):
                 yield where, ["a name in here holds a NUL or half a surrogate pair; remove it"]
             else:
-                yield from _unstorable(inner, (*place, key[:60]))
+                yield from unstorable(inner, (*place, key[:60]))
     elif isinstance(value, list):
         for position, inner in enumerate(value):
-            yield from _unstorable(inner, (*place, str(position)))
+            yield from unstorable(inner, (*place, str(position)))
     elif isinstance(value, str) and _is_broken(value):
         yield where, ["the text holds a NUL or half a surrogate pair; remove it"]
     elif isinstance(value, float) and not math.isfinite(value):

@@ -6,7 +6,9 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.views import SpectacularAPIView
 from rest_framework import serializers
+from rest_framework.request import Request
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -17,6 +19,13 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "description": "An API token: `Authorization: Bearer lumi_…`."}
+
+
+class Schema(SpectacularAPIView):
+    """The document, whose version nobody chooses: `?version=` would go into a header of the answer as it is."""
+
+    def _get_version_parameter(self, request: Request) -> None:
+        return None
 
 
 class FieldErrorSerializer(serializers.Serializer[Any]):

@@ -2,12 +2,13 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.routers import DefaultRouter
 
 from datasets_app.api import router as datasets
 from evaluations.api import router as evaluations
 from lumigator import views
+from lumigator.schema import Schema
 from models_registry.api import router as registry
 
 router = DefaultRouter()
@@ -29,7 +30,7 @@ urlpatterns = [
     path("healthz", views.alive, name="alive"),
     path("readyz", views.ready, name="ready"),
     path("api/v1/health/", views.health, name="api-health"),
-    path("api/v1/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/v1/schema/", Schema.as_view(), name="schema"),
     path("api/v1/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="api-docs"),
     path("api/v1/", include(router.urls)),
     path("admin/", admin.site.urls),

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, LogoutView
+from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -133,17 +134,20 @@ def health(request: Request) -> Response:
     return Response({"status": "ok" if not problem else "degraded", "problem": problem}, status=503 if problem else 200)
 
 
-def _error_page(request: HttpRequest, status: int, title: str, advice: str) -> HttpResponse:
+def _error_page(request: HttpRequest, status: int, title: str, advice: str, *, is_bare: bool = False) -> HttpResponse:
     request_id = getattr(request, "request_id", "")
     if request.path.startswith("/api/"):
         body = {"type": "about:blank", "title": title, "status": status, "detail": advice, "errors": []}
         return JsonResponse(body | {"request_id": request_id}, status=status, content_type="application/problem+json")
     context = {"title": title, "advice": advice, "status": status, "request_id": request_id}
     # After a fault the page must not need what may be broken: no request, so no context that asks the database.
-    return render(None if status >= 500 else request, "error.html", context, status=status)
+    return render(None if is_bare or status >= 500 else request, "error.html", context, status=status)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, DisallowedHost):  # a whole page would ask for the host again, and fail
+        advice = "Use the address you were given. An administrator can add this one to LUMIGATOR_ALLOWED_HOSTS."
+        return _error_page(request, 400, "This server does not go by that name", advice, is_bare=True)
     return _error_page(request, 400, "This request could not be understood", "Go back, check the form and try again.")
 
 

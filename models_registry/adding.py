@@ -15,6 +15,7 @@ from django.db import IntegrityError, transaction
 
 from evaluations import tasks
 from lumigator.models import Team
+from lumigator.parsing import unstorable
 from models_registry import choosing
 from models_registry.models import ModelEntry
 from models_registry.providers import ProviderError
@@ -166,6 +167,7 @@ def _judge(
         "tasks": _task_problems(entry.tasks),
         "revision": _revision_problems(entry),
         "price_out": _price_problems(entry),
+        "privacy": _privacy_problems(entry),
     }
     if not found["generation"] and not found["options"]:
         found["uri"], found["generation"] = _provider_problems(entry)
@@ -179,12 +181,11 @@ def _judge(
 def _json_problems(value: Any) -> list[str]:
     if not isinstance(value, dict):
         return ['a table of parameters is needed, for example {"max_new_tokens": 142}']
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except ValueError:
-        return ["NaN and infinity are no parameters"]
-    if len(text) > LONGEST_JSON or "\\u0000" in text:
-        return [f"at most {LONGEST_JSON:,} characters, and no NUL among them"]
+    if wrong := next(unstorable(value, ()), None):
+        place, sentences = wrong
+        return [f"{place}: {each}" if place else each for each in sentences]
+    if len(json.dumps(value)) > LONGEST_JSON:
+        return [f"at most {LONGEST_JSON:,} characters"]
     return []
 
 
@@ -217,6 +218,13 @@ def _price_problems(entry: ModelEntry) -> list[str]:
         return ["give both prices, of input and of output, or neither: half a price cannot keep a budget"]
     if entry.price_cached is not None and entry.price_in is None:
         return ["a price of cached input needs the prices of input and output beside it"]
+    return []
+
+
+def _privacy_problems(entry: ModelEntry) -> list[str]:
+    """A network model that is called local would count as free, and pass the gate for documents that stay here."""
+    if entry.privacy == ModelEntry.Privacy.LOCAL and entry.scheme not in choosing.LOCAL_SCHEMES:
+        return ["its documents leave this installation: say private (an endpoint of yours) or external"]
     return []
 
 

@@ -10,7 +10,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 from lumigator.access import record
 from lumigator.models import Membership, Role, Team
 from models_registry import adding, choosing, connecting
+from models_registry.forms import Parameters
 from models_registry.models import Connection, ModelEntry, ModelRoot
+
+# Offers the teams of the rows that are shown: the names of all would tell staff of one team who else is here.
+OWN_TEAMS = ("team", admin.RelatedOnlyFieldListFilter)
 
 
 class OfATeam(admin.ModelAdmin):
@@ -64,6 +68,7 @@ class EntryForm(forms.ModelForm):
             *adding.CHANGEABLE,
         )
         widgets = {"about": forms.Textarea(attrs={"rows": 2, "cols": 90})}
+        field_classes = {"generation": Parameters, "options": Parameters}
 
     def clean(self):
         data = super().clean()
@@ -93,7 +98,7 @@ class ModelEntryAdmin(OfATeam):
     form = EntryForm
     list_display = ("slug", "about", "architecture", "privacy", "price", "window", "licence", "enabled", "team")
     list_display_links = ("slug",)
-    list_filter = ("enabled", "privacy", "architecture", "is_baseline", "from_catalogue", Scheme, "team")
+    list_filter = ("enabled", "privacy", "architecture", "is_baseline", "from_catalogue", Scheme, OWN_TEAMS)
     search_fields = ("slug", "name", "uri", "about")
     list_per_page = 50
     actions = ("enable", "disable")
@@ -193,7 +198,7 @@ class ConnectionForm(forms.ModelForm):
 class ConnectionAdmin(OfATeam):
     form = ConnectionForm
     list_display = ("__str__", "base_url", "stored_key", "concurrency", "enabled", "team")
-    list_filter = ("provider", "enabled", "team")
+    list_filter = ("provider", "enabled", OWN_TEAMS)
     search_fields = ("name", "provider", "base_url")
     actions = ("enable", "disable")
     readonly_fields = ("stored_key", "created_at")

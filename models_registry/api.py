@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
-from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
+from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
@@ -20,6 +21,7 @@ from evaluations import tasks
 from lumigator.access import record, team_of
 from lumigator.api import Conflict, Pages, idempotent
 from lumigator.models import Role
+from lumigator.parsing import StrictJSON
 from models_registry import adding, checking, choosing, connecting
 from models_registry.models import Connection, ModelEntry
 from models_registry.providers import available
@@ -142,6 +144,7 @@ class CheckSerializer(serializers.Serializer[Any]):
 
 class BySlug(Pages):
     ordering = "slug"
+    place = re.compile(r"[^\0]{1,120}")
 
 
 def _one_of(name: str, value: str, known: list[str]) -> str:
@@ -358,7 +361,7 @@ class ConnectionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewse
 
     queryset = Connection.objects.none()
     serializer_class = ConnectionSerializer
-    parser_classes = [JSONParser, FormParser, MultiPartParser]
+    parser_classes = [StrictJSON, FormParser, MultiPartParser]
     lookup_value_regex = r"\d{1,18}"
     roles = {"create": Role.ADMIN, "partial_update": Role.ADMIN, "destroy": Role.ADMIN}
 

@@ -5,14 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.forms.fields import InvalidJSONInput
 
 from evaluations import tasks
+from lumigator.parsing import unstorable
 from models_registry import adding, choosing, connecting
 from models_registry.models import Connection, ModelEntry
 
 ANY = ("", "any")
 JSON_HELP = 'A JSON object, for example {"max_new_tokens": 142, "num_beams": 4}. It is really applied, and recorded.'
 WHERE = {"local": "run here", "private": "own endpoint", "external": "external", "baseline": "baselines"}
+
+
+class Parameters(forms.JSONField):
+    """A JSON object that can be stored and shown again. Django's field knows only misspelt JSON: one that is nested too
+    deeply, has an integer of 5,000 digits or half of a surrogate pair would be a fault of ours."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            found = super().to_python(value)
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+        if wrong := next(unstorable(found, ()), None):
+            raise forms.ValidationError(wrong[1])
+        return found
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            self.to_python(data)
+        except forms.ValidationError:
+            return InvalidJSONInput(data)  # as it was typed
+        return super().bound_data(data, initial)
 
 
 class Filters(forms.Form):
@@ -70,7 +93,7 @@ class AddModel(forms.Form):
         required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2}),
         help_text="One sentence for a colleague who chooses.",
     )  # fmt: skip
-    generation = forms.JSONField(
+    generation = Parameters(
         required=False,
         initial=dict,
         help_text=JSON_HELP,
@@ -85,7 +108,7 @@ class AddModel(forms.Form):
 class ChangeModel(Prices):
     name = forms.CharField(max_length=160)
     about = forms.CharField(required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2}))
-    generation = forms.JSONField(
+    generation = Parameters(
         required=False, help_text=JSON_HELP, widget=forms.Textarea(attrs={"rows": 5, "class": "code"})
     )
     window = forms.IntegerField(

@@ -68,9 +68,10 @@ class Connection(models.Model):
         super().save(*args, **kwargs)
 
     @property
-    def origin(self) -> tuple[str, str, int | None]:
+    def origin(self) -> tuple[str, str, str, int | None]:
+        """Where the key goes: an empty address is the provider's own, so the provider is part of it."""
         parts = urlsplit(self.base_url)
-        return parts.scheme, parts.hostname or "", parts.port
+        return self.provider, parts.scheme, parts.hostname or "", parts.port
 
     @property
     def has_key(self) -> bool:

@@ -133,7 +133,10 @@ def test_a_missing_output_is_an_error_and_an_empty_one_is_empty(experiment: Expe
 def test_only_the_documents_of_the_sample_are_asked_for(atlas: Any) -> None:
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS), may_be_empty=True, sample={"n": 2, "seed": 3})
     imported = import_bytes(experiment, "theirs", b"One.\nTwo.\nThree.\nFour.\n")
-    assert imported.sentences() == ["2 outputs matched a document."]
+    assert imported.sentences() == [
+        "2 outputs matched a document.",
+        "2 outputs of documents outside the sample are not used.",
+    ]
     wanted = [int(index) for index in planning.sample_of(experiment)]
     assert texts(imported) == [["One.", "Two.", "Three.", "Four."][index] for index in wanted]
 

@@ -79,6 +79,10 @@ TIED = "it cannot be told from"
 TABLE: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("still running", document(model("amber"), experiment={"state": "running"}), None,
      "The answer appears here when the experiment has finished."),
+    ("cancelled before its end", document(model("amber"), ranked=False, experiment={"state": "cancelled"}), None,
+     "The experiment was cancelled before its end: resume it to get an answer."),
+    ("failed before its end", document(model("amber", None), ranked=False, experiment={"state": "failed"}), None,
+     "The experiment failed before its end: resume it to get an answer."),
     ("only baselines", document(baseline()), None,
      "There are only baselines here: add at least one model to get an answer."),
     ("all stopped", document(model("amber", None, problem="its key was refused"), baseline()), None,
@@ -135,6 +139,28 @@ TABLE: list[tuple[str, dict[str, Any], str | None, str]] = [
      "amber leads on ROUGE-Lsum but answers too rarely to be recommended, and birch is clearly worse."),
     ("stopped early with some values", document(model("amber", best_group=False, problem="its key expired")), None,
      "No model that has a value ran to its end, so none can be recommended; the table says why."),
+    ("the other one stopped early",
+     document(model("amber", 0.4), model("birch", best_group=False, problem="its key expired")), "amber",
+     "amber is the only model that ran to its end, and no baseline is there to hold it against: add one, such as "
+     "baseline/lead-3."),
+    ("the best of those that ran to their end",
+     document(model("amber", 0.4), model("birch", best_group=False), model("cedar", best_group=False, problem="gone")),
+     "amber", "Choose amber: on 300 documents it is clearly the best on ROUGE-Lsum of those that ran to their end."),
+    ("tied with one that a gate shuts out",
+     document(remote("amber", 0.31, cost=1.0), model("birch"), model("cedar", 0.1, best_group=False),
+              experiment={"state": "completed", "gates": {"local_only": True}}), "birch",
+     f"Choose birch: with 300 documents {TIED} amber on ROUGE-Lsum, but amber fails the gates that were set."),
+    ("one is silent, the other one is shut out",
+     document(remote("amber", 0.31, cost=1.0), model("birch", answer_rate=0.5),
+              experiment={"state": "completed", "gates": {"local_only": True}}), None,
+     "No model both passes the gates that were set and answers often enough; the table says which does what."),
+    ("the silent leader, and one that stopped",
+     document(model("amber", 0.4, answer_rate=0.5), model("birch", best_group=False, problem="gone")), None,
+     "No model answers often enough to be recommended; see what they did instead below."),
+    ("a tie with an unknown time",
+     document(remote("amber", 0.31, cost=1.0), remote("birch", cost=1.0, seconds=2)), "birch",
+     "There is no evidence of a difference on ROUGE-Lsum with 300 documents: choose birch, as good a choice as any "
+     "of them."),
     ("beaten by a baseline",
      document(model("amber", 0.2), model("birch", 0.19), baseline("baseline/textrank", 0.31), baseline(mean=0.3),
               pairs={(one, other): "worse" for one in ("amber", "birch")
@@ -256,6 +282,17 @@ def test_an_unpriced_model_does_not_pass_a_price_gate() -> None:
     told = recommendation(gated({"max_cost_per_1000_usd": 1.0}, remote("api", 0.3, cost=None)))
     assert told["candidate"] is None
     assert told["sentence"].startswith("No model passes the gates that were set (api: it costs too much")
+
+
+def test_who_stopped_early_passes_no_gate_for_the_others() -> None:
+    rows = [remote("api", 0.4, cost=9.0), model("own", 0.3, best_group=False, problem="gone")]
+    told = recommendation(gated({"max_cost_per_1000_usd": 1.0}, *rows))
+    assert told["sentence"].startswith("No model passes the gates that were set")
+
+
+def test_the_numbers_of_an_earlier_run_are_called_so() -> None:
+    told = recommendation(document(model("amber", 0.4), model("birch"), experiment={"state": "cancelled"}))
+    assert "The last run was cancelled before its end: these are the numbers of the run before it." in told["caveats"]
 
 
 def test_when_the_best_fail_their_gates_a_worse_one_is_named_but_not_chosen() -> None:

@@ -80,7 +80,7 @@ class Visitor:
     def keeps_a_picture(self, name: str) -> None:
         """A picture of the whole page in the folder LUMIGATOR_SCREENSHOTS, if the environment names one: to look at."""
         if folder := os.environ.get("LUMIGATOR_SCREENSHOTS"):
-            self.page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+            self.page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True, timeout=60_000)
 
     def leaves(self) -> None:
         self.context.close()

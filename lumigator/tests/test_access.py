@@ -115,6 +115,20 @@ def test_a_stranger_who_posts_signs_nothing_out_and_in():
     assert "_auth_user_id" not in stranger.session
 
 
+def test_a_link_signs_in_nobody_who_was_disabled_since(bob):
+    secret = SignInLink.issue(bob)
+    User.objects.filter(pk=bob.pk).update(is_active=False)
+    visitor = Client()
+    assert visitor.post(f"/sign-in/{secret}/").status_code == 410
+    assert "_auth_user_id" not in visitor.session
+
+
+def test_an_address_that_is_not_ours_is_refused_in_words(client):
+    response = client.get("/", headers={"host": "elsewhere.example"})
+    assert response.status_code == 400
+    assert "LUMIGATOR_ALLOWED_HOSTS" in response.content.decode()
+
+
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 

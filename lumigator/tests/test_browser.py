@@ -36,7 +36,7 @@ from models_registry.models import Connection, ModelEntry
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 LIGHT, DARK = "light", "dark"
 EXAMINE = (Path(__file__).parent / "examine_page.js").read_text()
-N = 40
+N = 32
 """Documents of a story: enough for a ranking, which begins at 30."""
 
 DOCUMENTS = [
@@ -76,7 +76,7 @@ def summarizer(atlas: Any, tiny_t5: Path) -> ModelEntry:
     """A real encoder-decoder of two layers, in a registry with the shipped catalogue."""
     catalogue.seed(atlas)
     entry = choosing.register_folder(atlas, tiny_t5)
-    entry.generation = {"max_new_tokens": 24}
+    entry.generation, entry.options = {"max_new_tokens": 24}, {"token_budget": 600}  # several batches
     entry.save()
     return entry
 
@@ -333,8 +333,14 @@ PAYLOADS = (
     "-2+3+cmd|' /C calc'!A24",
     "@SUM(1+25)*cmd|' /C calc'!A0",
 )  # fmt: skip
-OURS = ("lumigator", "datasets_app", "models_registry", "evaluations")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def changelists() -> Iterator[str]:
+    """The lists of the admin that show things of ours."""
+    for kind in admin.site._registry:
+        if kind._meta.app_label in ("lumigator", "datasets_app", "models_registry", "evaluations"):
+            yield reverse(f"admin:{kind._meta.app_label}_{kind._meta.model_name}_changelist")
 
 
 def in_names(longest: int) -> list[str]:
@@ -396,7 +402,7 @@ def test_hostile_texts_are_only_texts(hostile: Experiment, alice: User, meet: Me
     partly = [
         "/", "/experiments/new/", "/models/connections/", f"{there}examples/0/", f"/api/v1{there}", f"/api/v1{data}",
         f"/api/v1{there}examples/1/",
-        *(reverse(f"admin:{kind._meta.app_label}_{kind._meta.model_name}_changelist") for kind in admin.site._registry if kind._meta.app_label in OURS),
+        *changelists(),
     ]  # fmt: skip
     for path in [*whole, *partly]:
         page = visitor.goes_to(path)
@@ -456,7 +462,7 @@ def test_the_visitor_notices_what_it_must(bob: User, meet: Meet) -> None:
 class World:
     """One of everything that a page can show."""
 
-    def __init__(self, atlas: Any, alice: User, vera: User, *, n_models: int) -> None:
+    def __init__(self, atlas: Any, alice: User, vera: User, *, is_small: bool = False) -> None:
         self.alice, self.vera = alice, vera
         lines = ["examples,ground_truth,ground_truth_2,id,group,kind"]
         for n, (document, reference) in enumerate(zip(DOCUMENTS, REFERENCES, strict=True)):
@@ -471,14 +477,13 @@ class World:
         )
         texts = {
             "harbour-large": "Village agreed to build bridge. {source:.60}", "meadow-base": "{source:.90}",
-            "orchard-chat": "{source:.40} was agreed.", "cinder-small": "It rained. {source:.20}",
-            "willow-chat": "A bridge was asked for. {source:.70}",
+            "orchard-chat": "{source:.40} was agreed.",
         }  # fmt: skip
         catalogue.seed(atlas)
         self.models = [make_fake(atlas, name, text=text) for name, text in texts.items()]
         self.models.append(make_fake(atlas, "pebble-that-fails", faults={"village 7 ": "error", "village 9 ": "empty"}))
-        compared = self.models[-n_models:]
-        self.experiment = run(make_experiment(self.dataset, *compared, name="Who reads best?", baselines=True))
+        compared = self.models[-1:] if is_small else self.models
+        self.experiment = run(make_experiment(self.dataset, *compared, name="Who is best?", baselines=not is_small))
         make_experiment(self.dataset, self.models[0], name="A draft")
         self.running = make_experiment(self.dataset, *self.models[:2], name="On its way")
         planning.start(self.running)
@@ -496,12 +501,12 @@ class World:
 
 @pytest.fixture
 def world(atlas: Any, alice: User, vera: User) -> World:
-    return World(atlas, alice, vera, n_models=6)
+    return World(atlas, alice, vera)
 
 
 @pytest.fixture
 def small_world(atlas: Any, alice: User, vera: User) -> World:
-    return World(atlas, alice, vera, n_models=1)
+    return World(atlas, alice, vera, is_small=True)
 
 
 THEIRS = {"api-docs"}
@@ -546,7 +551,6 @@ def examined(visitor: Visitor, path: str) -> list[str]:
     page = visitor.page
     page.emulate_media(color_scheme=LIGHT)
     visitor.goes_to(path)
-    page.keyboard.press("Tab")  # from here on the keys lead
     found = complaints(visitor, structure=True, contrast=True, focus=True, width=True)
     picture = path.strip("/").replace("/", "-") or "home"
     visitor.keeps_a_picture(f"{picture}-light")
@@ -595,6 +599,7 @@ def test_the_examination_finds_what_is_wrong(bob: User, meet: Meet) -> None:
 
 
 def test_a_comparison_of_six_prints_on_two_pages_at_most(world: World, meet: Meet) -> None:
+    assert world.experiment.candidates.count() >= 6
     visitor = meet(world.vera)
     page = visitor.goes_to(f"/experiments/{world.experiment.pk}/comparison/")
     printed = page.pdf(prefer_css_page_size=True)

@@ -13,6 +13,7 @@ from django.db import connection as database
 from django.test.utils import CaptureQueriesContext
 
 from lumigator.models import AuditEvent
+from models_registry import adding
 from models_registry.catalogue import CATALOGUE, seed
 from models_registry.models import Connection, ModelEntry
 
@@ -187,7 +188,7 @@ def test_a_hub_model_that_is_not_here_needs_its_architecture(editor) -> None:
         ("architecture", {"uri": "openai://x", "architecture": "seq2seq"}),
         ("generation", {"uri": "openai://x", "generation": {"num_beams": 4}}),
         ("generation", {"uri": "openai://x", "generation": {"temperature": 9}}),
-        ("generation", {"uri": "openai://x", "generation": {"stop": "a\0b"}}),
+        ("generation.stop", {"uri": "openai://x", "generation": {"stop": "a\0b"}}),
         ("generation", {"uri": "baseline://lead-5", "generation": {"temperature": 0}}),
         ("options", {"uri": "openai://x", "options": {"log": "/etc/passwd"}}),
         ("tasks", {"uri": "openai://x", "tasks": ["poetry"]}),
@@ -413,3 +414,10 @@ def test_the_schema_describes_models_and_connections_without_warnings(viewer, ca
     answered = json.dumps(schema["components"]["schemas"]["Connection"])
     assert "encrypted_key" not in answered
     assert not GENERATOR_STATS
+
+
+def test_a_model_that_is_reached_over_the_network_is_never_called_local(atlas) -> None:
+    entry = ModelEntry(team=atlas, slug="a", name="a", uri="openai://a", architecture="causal", privacy="local")
+    assert "leave this installation" in adding.problems_of(entry)["privacy"][0]
+    entry.privacy = "external"
+    assert adding.problems_of(entry) == {}
