@@ -33,6 +33,7 @@ from evaluations.shapes import (
     AddedSerializer,
     CandidateListSerializer,
     CandidateSerializer,
+    ChangeSerializer,
     ComparisonSerializer,
     ExamplePageSerializer,
     ExperimentDetailSerializer,
@@ -44,7 +45,6 @@ from evaluations.shapes import (
     PredictionsFileSerializer,
     PredictionsSerializer,
     ProgressSerializer,
-    RenameSerializer,
     SideBySideSerializer,
     Strict,
 )
@@ -68,7 +68,7 @@ METRIC = OpenApiParameter("metric", description="A metric part. Default: the one
 
 BODIES: dict[str | None, type[serializers.BaseSerializer[Any]]] = {
     "create": NewExperimentSerializer,
-    "partial_update": RenameSerializer,
+    "partial_update": ChangeSerializer,
     "add_candidate": ModelWishSerializer,
     **dict.fromkeys(("start", "pause", "resume", "cancel"), Strict),
 }
@@ -159,18 +159,22 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
         return Response(_detail(self.get_object()))
 
     @extend_schema(
-        summary="Rename an experiment; nothing else of it can be changed",
-        request=RenameSerializer,
+        summary="Change the name or the budget; nothing else of an experiment can be changed",
+        request=ChangeSerializer,
         responses={200: ExperimentDetailSerializer, 400: BAD},
     )
     def partial_update(self, request: Request, pk: str) -> Response:
         experiment = self.get_object()
-        body = RenameSerializer(data=request.data)
+        body = ChangeSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        experiment.name = body.validated_data["name"]
+        asked = body.validated_data
+        if "name" in asked:
+            experiment.name = asked["name"]
+        if "budget_usd" in asked:
+            experiment.budget_micro = planning.micro(asked["budget_usd"])
         with transaction.atomic():
-            experiment.save(update_fields=["name"])
-            record(request, "experiment.rename", experiment)
+            experiment.save(update_fields=["name", "budget_micro"])
+            record(request, "experiment.change", experiment, fields=sorted(asked))
         return Response(_detail(experiment))
 
     @extend_schema(

@@ -71,6 +71,8 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
         errors["primary_metric"] = [
             f"{primary!r} is not a part of the chosen metrics; choose one of {', '.join(parts)}"
         ]
+    elif primary in parts and parts[primary].part(primary).higher_is_better is None:
+        errors["primary_metric"] = [f"{primary!r} describes outputs; neither more nor less of it is better"]
     sample = data.get("sample") or {}
     experiment = Experiment(
         team=team,
@@ -83,7 +85,7 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
         margin=data.get("margin"),
         sample_n=sample.get("n"),
         seed=sample.get("seed") or 0,
-        budget_micro=_micro(data.get("budget_usd")),
+        budget_micro=micro(data.get("budget_usd")),
         gates=data.get("gates") or {},
         created_by=user,
         request_id=request_id,
@@ -148,7 +150,7 @@ def _frozen_metric(metric: metric_plugins.Metric, options: dict[str, Any]) -> di
     return {"name": metric.name, "options": mine}
 
 
-def _micro(usd: Any) -> int | None:
+def micro(usd: Any) -> int | None:
     return None if usd in (None, "") else round(float(usd) * 1_000_000)
 
 

@@ -74,8 +74,7 @@ def _try_again(unit: WorkUnit, message: str, wait: bool) -> None:
 
 
 def _without_outcome(unit: WorkUnit) -> list[int]:
-    done = Generation.objects.filter(candidate=unit.candidate_id, example__index__in=unit.indexes)
-    return sorted(set(unit.indexes) - set(done.values_list("example__index", flat=True)))
+    return sorted(set(unit.indexes) - set(unit.outcomes().values_list("example__index", flat=True)))
 
 
 def _give_up(unit: WorkUnit, index: int, code: str, message: str) -> None:

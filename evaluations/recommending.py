@@ -109,14 +109,14 @@ def gate_failures(document: Document, row: Document) -> list[str]:
     checks: dict[str, Callable[[Any], bool]] = {
         "local_only": lambda wanted: not wanted or row["is_local"],
         "min_answer_rate": lambda least: row["answer_rate"] is not None and row["answer_rate"] >= least,
-        "max_truncated_rate": lambda most: row["truncated_rate"] is None or row["truncated_rate"] <= most,
+        "max_truncated_rate": lambda most: row["truncated_rate"] is not None and row["truncated_rate"] <= most,
         "max_latency_ms": lambda most: row["latency_ms"]["p95"] is not None and row["latency_ms"]["p95"] <= most,
         "max_cost_per_1000_usd": lambda most: _cost(row) is not None and (_cost(row) or 0.0) <= most,
     }
     words = {
         "local_only": "documents would leave this installation",
         "min_answer_rate": "it answers too rarely",
-        "max_truncated_rate": "it cuts too many documents",
+        "max_truncated_rate": "it cuts too many documents, or how many is not known",
         "max_latency_ms": "its slowest answers take too long, or their time is not known",
         "max_cost_per_1000_usd": "it costs too much, or its price is not known",
     }

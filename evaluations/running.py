@@ -463,7 +463,7 @@ def finish(lease: Lease) -> None:
 
     unit = lease.unit
     with leasing.fenced(lease):
-        have = Generation.objects.filter(candidate=unit.candidate_id, example__index__in=unit.indexes).count()
+        have = unit.outcomes().count()
         if have != len(unit.indexes):
             raise RuntimeError(f"work unit {unit.pk} ended with {have} outcomes for {len(unit.indexes)} examples")
         leasing.close(lease)
@@ -509,8 +509,7 @@ def stop_candidate(candidate: Candidate, error: ProviderError) -> None:
             state="cancelled", problem=error.code, done_at=Now(), epoch=F("epoch") + 1, lease_until=None, inflight=[]
         )
         for unit in units:
-            have = Generation.objects.filter(candidate=candidate, example__index__in=unit.indexes)
-            _score_next(experiment, unit, sorted(have.values_list("example__index", flat=True)))
+            _score_next(experiment, unit, sorted(unit.outcomes().values_list("example__index", flat=True)))
         finalize_when_complete(experiment)
 
 

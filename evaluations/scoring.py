@@ -48,8 +48,7 @@ def mark_not_computed(unit: WorkUnit, reason: str) -> None:
     options = next(frozen["options"] for frozen in unit.experiment.metrics if frozen["name"] == metric.name)
     signature = keep_signature(metric, options)
     absent = Absent("not_computed", f"scoring failed: {reason}")
-    owed = Generation.objects.filter(candidate=unit.candidate_id, example__index__in=unit.indexes)
-    scores = [_score(generation, part.name, absent, signature) for generation in owed for part in metric.parts]
+    scores = [_score(each, part.name, absent, signature) for each in unit.outcomes() for part in metric.parts]
     Score.objects.bulk_create(scores, ignore_conflicts=True, batch_size=2000)
 
 
@@ -64,16 +63,7 @@ def keep_signature(metric: Metric, options: dict[str, Any]) -> Signature:
 
 
 def _rows(lease: Lease) -> list[tuple[Generation, Example]]:
-    unit = lease.unit
-    generations = (
-        Generation.objects.filter(
-            candidate=unit.candidate_id,
-            example__dataset=unit.experiment.dataset_id,  # the index is of (dataset, index)
-            example__index__in=unit.indexes,
-        )
-        .select_related("example")
-        .order_by("example__index")
-    )
+    generations = lease.unit.outcomes().select_related("example").order_by("example__index")
     return [(generation, generation.example) for generation in generations]
 
 

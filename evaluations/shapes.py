@@ -142,8 +142,13 @@ class NewExperimentSerializer(Strict):
         return {**data, "may_be_empty": not start}
 
 
-class RenameSerializer(Strict):
-    name = serializers.CharField(max_length=200)
+class ChangeSerializer(Strict):
+    """What may change once it exists: its name, and its budget (raise it, then resume what it paused)."""
+
+    name = serializers.CharField(max_length=200, required=False)
+    budget_usd = serializers.DecimalField(
+        max_digits=12, decimal_places=6, min_value=0, required=False, allow_null=True, help_text="Null: no budget."
+    )
 
 
 class OutputRowSerializer(Strict):
@@ -390,6 +395,7 @@ class ComparedExperimentSerializer(serializers.Serializer[Any]):
     task = serializers.CharField()
     primary_metric = serializers.CharField()
     margin = serializers.FloatField(allow_null=True)
+    gates = serializers.DictField()
     n = serializers.IntegerField()
     sample_n = serializers.IntegerField(allow_null=True)
     seed = serializers.IntegerField()

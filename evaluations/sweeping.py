@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Q
+from django.db.models import Min, Q
 
 from evaluations import poison
 from evaluations.finalizing import finalize_when_complete
@@ -113,12 +113,12 @@ def waiting(queues: tuple[str, ...]) -> list[Waiting]:
     """Groups of ready work for these queues, oldest first: one bell each can put an idle worker to it."""
     due = Q(state="ready", queue__in=queues, next_at__lte=_clock())
     runs = Q(kind="plan", experiment__state="planning") | (~Q(kind="plan") & Q(experiment__state="running"))
-    groups = WorkUnit.objects.filter(due & runs).order_by("id")
-    found = groups.values_list("kind", "queue", "experiment_id", "candidate_id", "metric")[: LIMIT * 4]
+    groups = WorkUnit.objects.filter(due & runs).values_list("kind", "queue", "experiment_id", "candidate_id", "metric")
+    found = groups.annotate(oldest=Min("id")).order_by("oldest")[:LIMIT]
     return list(
         dict.fromkeys(
             Waiting(kind, queue, exp, cand if kind == "generate" else None, metric)
-            for kind, queue, exp, cand, metric in found
+            for kind, queue, exp, cand, metric, _ in found
         )
     )
 

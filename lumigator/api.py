@@ -38,7 +38,7 @@ class Pages(CursorPagination):
 
     def decode_cursor(self, request: Request) -> Any:
         cursor = super().decode_cursor(request)
-        if cursor is not None and cursor.position is not None and not self.place.fullmatch(cursor.position):
+        if cursor is not None and cursor.position is not None and not self.place.fullmatch(str(cursor.position)):
             raise exceptions.NotFound(self.invalid_cursor_message)
         return cursor
 

@@ -134,9 +134,14 @@ class Axis:
     absent: str
 
 
+def _span(seconds: float) -> str:
+    """A time on the axis: below 10 ms with the decimals that tell one tick from the next."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.01 else duration(seconds)
+
+
 AXES = {
     "cost": Axis("Cost per 1,000 documents", dollars, "$0", "the price is unknown"),
-    "time": Axis("Median time per document", duration, "<1 ms", "no time was measured"),
+    "time": Axis("Median time per document", _span, "<1 ms", "no time was measured"),
 }
 
 

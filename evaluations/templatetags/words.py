@@ -15,6 +15,8 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from evaluations import metrics
+
 register = template.Library()
 
 ABSENT = "–"
@@ -199,15 +201,15 @@ def verdict(words: Any) -> SafeString | str:
 
 @register.filter
 def verdict_glyph(words: Any) -> SafeString | str:
-    """Only the glyph of a verdict, with the words for those who listen or hover; "" for no clear difference."""
-    if not words or words == "no clear difference" or words not in VERDICTS:
+    """Only the glyph of a verdict, with the words for those who listen or hover; "" where nothing is clear."""
+    glyph, name = VERDICTS.get(str(words), ("", ""))
+    if not glyph or words in ("no clear difference", "too little data"):
         return ""
-    glyph, name = VERDICTS[str(words)]
     return format_html(
         '<span class="verdict {}" title="{}"><span aria-hidden="true">{}</span>'
-        '<span class="quiet-words"> ({} than the leader)</span></span>',
+        '<span class="quiet-words"> ({})</span></span>',
         name,
-        f"{words} than the leader" if name in ("better", "worse") else words,
+        words,
         glyph,
         words,
     )
@@ -267,6 +269,13 @@ def current(path: Any, place: str) -> SafeString | str:
     """` aria-current="page"` when the request's path lies in `place` ("datasets" for /datasets/…), else nothing."""
     inside = str(path or "").strip("/").split("/")
     return format_html(' aria-current="{}"', "page") if inside[0] == place else ""
+
+
+@register.filter
+def part_label(name: Any) -> str:
+    """What people call a metric part: "ROUGE-Lsum" for "rougeLsum"; the name itself where its metric is gone."""
+    owner = metrics.part_owner().get(str(name))
+    return owner.part(str(name)).label if owner else str(name)
 
 
 @register.filter

@@ -433,10 +433,16 @@ def test_the_plan_says_what_cannot_run(bobs, atlas, dataset, wired):
     assert "connection" in plan["cannot_run"][0]
 
 
-def test_the_plan_says_that_gates_are_not_applied(bobs, dataset):
+def test_gates_are_kept_and_told(bobs, dataset):
     made = make(bobs, dataset, "baseline://lead-1", gates={"min_answer_rate": 0.95})
     assert made["gates"] == {"min_answer_rate": 0.95}
-    assert any("Gates" in caveat for caveat in bobs.get(f"{HERE}{made['id']}/plan/").json()["caveats"])
+    told = bobs.get(f"{HERE}{made['id']}/comparison/").json()
+    assert told["experiment"]["gates"] == {"min_answer_rate": 0.95}
+
+
+def test_a_budget_can_be_raised(bobs, dataset):
+    made = make(bobs, dataset, "baseline://lead-1", budget_usd=1)
+    assert bobs.patch(f"{HERE}{made['id']}/", {"budget_usd": "2.5"}).json()["budget_usd"] == 2.5
 
 
 def test_the_plan_of_an_end_only_counts_what_is_missing(bobs, dataset):

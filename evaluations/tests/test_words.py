@@ -84,8 +84,13 @@ def test_a_verdict_is_said_in_words_beside_its_glyph(name: str) -> None:
 
 
 def test_only_clear_verdicts_have_a_glyph_of_their_own() -> None:
-    assert words.verdict_glyph("no clear difference") == words.verdict_glyph(None) == ""
+    for unclear in ("no clear difference", "too little data", None):
+        assert words.verdict_glyph(unclear) == ""
     assert "▼" in words.verdict_glyph("worse")
+
+
+def test_a_metric_part_is_called_as_people_call_it() -> None:
+    assert [words.part_label(name) for name in ("rougeLsum", "gone", None)] == ["ROUGE-Lsum", "gone", "None"]
 
 
 @pytest.mark.parametrize("state", states.EXPERIMENT.values(), ids=lambda state: state.name)

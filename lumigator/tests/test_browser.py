@@ -39,12 +39,14 @@ EXAMINE = (Path(__file__).parent / "examine_page.js").read_text()
 N = 32
 """Documents of a story: enough for a ranking, which begins at 30."""
 
+PLACES = ("bridge", "harbour", "school", "market", "museum", "forest", "library")
 DOCUMENTS = [
-    f"The council of village {number} met in winter. It agreed to build bridge {number}. "
-    f"The old bridge was closed. A teacher asked for {number} new windows. The meeting ended late."
+    f"The council of village {number} met in winter. It agreed to build a new {PLACES[number % 7]}. "
+    f"{'The old one was closed. ' * (number % 2)}A teacher asked for {number} windows{' and a garden' * (number % 3)}. "
+    f"The meeting ended late."
     for number in range(N)
 ]
-REFERENCES = [f"Village {number} agreed to build bridge {number}." for number in range(N)]
+REFERENCES = [f"Village {number} agreed to build a {PLACES[number % 7]}." for number in range(N)]
 
 Meet = Callable[..., Visitor]
 
@@ -278,6 +280,7 @@ def test_a_ragged_file_is_refused_with_its_row_and_column(bob: User, meet: Meet,
     assert "row 3" in where.lower()
     assert "office" in f"{where} {what}", "the column that is missing"
     assert cure
+    assert complaints(visitor, structure=True, contrast=True, focus=True, width=True) == []
     assert not Dataset.objects.exists()
 
 
@@ -466,7 +469,7 @@ class World:
         self.alice, self.vera = alice, vera
         lines = ["examples,ground_truth,ground_truth_2,id,group,kind"]
         for n, (document, reference) in enumerate(zip(DOCUMENTS, REFERENCES, strict=True)):
-            lines.append(f'"{document}","{reference}","It met {n}.",t-{n},office-{n % 5},mail')
+            lines.append(f'"{document}","{reference}","It met {n}.",t-{n},office-{n},mail')
         file = io.BytesIO("\n".join(lines).encode())
         columns = {
             "source": "examples", "references": ["ground_truth", "ground_truth_2"], "id": "id", "group": "group",
@@ -570,7 +573,8 @@ def test_every_page_can_be_used_by_everybody(world: World, meet: Meet) -> None:
     changed = pages_for(world.alice, world, api=False)
     assert {"/", "/components/", "/api/v1/", f"/experiments/{world.experiment.pk}/comparison/"} <= set(seen)
     assert {"/datasets/upload/", "/experiments/new/", "/models/add/", "/models/connections/"} <= set(changed)
-    found = [words for path in seen for words in examined(viewer, path)]
+    open_ended = f"/experiments/{world.running.pk}/"
+    found = [words for path in [*seen, open_ended] for words in examined(viewer, path)]
     found += [f"{words} (admin)" for path in changed for words in examined(admin, path)]
     assert found == []
 

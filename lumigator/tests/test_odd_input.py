@@ -121,7 +121,7 @@ def bodies(world):
             "budget_usd": "1", "baselines": True, "start": False,
             "gates": {"local_only": True, "min_answer_rate": 1, "max_latency_ms": 1},
         }),
-        "experiment-rename": ("patch", f"{here}{world['ended'].pk}/", {"name": "n"}),
+        "experiment-change": ("patch", f"{here}{world['draft'].pk}/", {"name": "n", "budget_usd": "1"}),
         "start": ("post", f"{here}{world['draft'].pk}/start/", {}),
         "candidate": ("post", f"{here}{world['ended'].pk}/candidates/", {"model": "baseline://lead-4", "label": "l",
                                                                          "prompt": "{document}", "generation": {}}),
@@ -147,7 +147,7 @@ def placed(body, path, value):
     return copy
 
 
-ENDPOINTS = ["model-add", "model-change", "connection-add", "connection-change", "experiment-add", "experiment-rename",
+ENDPOINTS = ["model-add", "model-change", "connection-add", "connection-change", "experiment-add", "experiment-change",
              "start", "candidate", "outputs"]  # fmt: skip
 
 
