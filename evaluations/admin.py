@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from evaluations import comparing, metrics, planning, states
+from evaluations import comparing, metrics, states, steering
 from evaluations.models import (
     Aggregate,
     Call,
@@ -183,15 +183,15 @@ class ExperimentAdmin(OfATeam):
 
     @admin.action(description="Pause", permissions=["change"])
     def pause(self, request, queryset):
-        self._move(request, queryset, "pause", planning.pause)
+        self._move(request, queryset, "pause", steering.pause)
 
     @admin.action(description="Resume", permissions=["change"])
     def resume(self, request, queryset):
-        self._move(request, queryset, "resume", planning.resume)
+        self._move(request, queryset, "resume", steering.resume)
 
     @admin.action(description="Cancel: what is finished stays", permissions=["change"])
     def cancel(self, request, queryset):
-        self._move(request, queryset, "cancel", planning.cancel)
+        self._move(request, queryset, "cancel", steering.cancel)
 
     def _move(self, request, queryset, verb, change):
         """One transaction each: one experiment that cannot move does not hold up the others."""

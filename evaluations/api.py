@@ -26,8 +26,7 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
 from datasets_app.models import Example
-from evaluations import comparing, downloading, forecasting, importing, metrics, planning, states
-from evaluations.finalizing import locked
+from evaluations import comparing, downloading, forecasting, importing, metrics, planning, states, steering
 from evaluations.models import Candidate, Experiment
 from evaluations.shapes import (
     AddedSerializer,
@@ -48,6 +47,7 @@ from evaluations.shapes import (
     SideBySideSerializer,
     Strict,
 )
+from evaluations.steering import locked
 from lumigator.access import record, team_of
 from lumigator.api import Conflict, Pages, idempotent
 from lumigator.parsing import StrictJSON
@@ -147,7 +147,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
                     request_id=getattr(request, "request_id", ""),
                 )
                 record(request, "experiment.create", experiment)
-                if body.validated_data["start"] and planning.start(experiment):
+                if body.validated_data["start"] and steering.start(experiment):
                     record(request, "experiment.start", experiment)
         except planning.Refused as error:
             raise refused(error) from None
@@ -210,7 +210,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     def start(self, request: Request, pk: str) -> Response:
         if not Candidate.objects.filter(experiment=self.get_object()).exists():
             raise Conflict("The experiment has no candidate yet: add a model, or outputs made elsewhere, first.")
-        return self._change(request, "start", planning.start)
+        return self._change(request, "start", steering.start)
 
     @extend_schema(
         summary="Stop handing out work; what is finished stays",
@@ -220,7 +220,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     @action(detail=True, methods=["post"])
     @idempotent
     def pause(self, request: Request, pk: str) -> Response:
-        return self._change(request, "pause", planning.pause)
+        return self._change(request, "pause", steering.pause)
 
     @extend_schema(
         summary="Go on; finished work is not done again, errors that may pass are tried again",
@@ -230,7 +230,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     @action(detail=True, methods=["post"])
     @idempotent
     def resume(self, request: Request, pk: str) -> Response:
-        return self._change(request, "resume", planning.resume)
+        return self._change(request, "resume", steering.resume)
 
     @extend_schema(
         summary="Stop for good; what is finished stays", request=None, responses={202: ProgressSerializer, 409: NOT_NOW}
@@ -238,7 +238,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     @action(detail=True, methods=["post"])
     @idempotent
     def cancel(self, request: Request, pk: str) -> Response:
-        return self._change(request, "cancel", planning.cancel)
+        return self._change(request, "cancel", steering.cancel)
 
     def _change(self, request: Request, verb: str, change: Callable[[Experiment], bool]) -> Response:
         _nothing(request)

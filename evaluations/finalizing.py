@@ -22,32 +22,9 @@ from evaluations import leasing, stats
 from evaluations.leasing import Lease
 from evaluations.metrics import part_owner
 from evaluations.models import Aggregate, Call, Candidate, Contrast, Experiment, Generation, Signature, WorkUnit
-from evaluations.planning import settle_cancelled
+from evaluations.steering import locked, settle_cancelled
 
 CHUNK = 10_000
-
-
-def locked(experiment_id: int) -> Experiment:
-    """The experiment under a row lock, until the transaction ends; foreign keys to it can still be written."""
-    return Experiment.objects.select_for_update(no_key=True).get(pk=experiment_id)
-
-
-def finalize_when_complete(experiment: Experiment) -> bool:
-    """Make the finalize unit when no other unit of this round is open. Called under the experiment's lock, by
-    whatever ended a unit, so that exactly one caller sees the last one end."""
-    from evaluations import actors
-
-    if experiment.state == "cancelling":
-        return settle_cancelled(experiment)
-    if experiment.state not in ("running", "paused"):
-        return False
-    if WorkUnit.objects.filter(experiment=experiment, state__in=("ready", "leased")).exclude(kind="finalize").exists():
-        return False
-    WorkUnit.objects.bulk_create(
-        [WorkUnit(experiment=experiment, kind="finalize", queue="cpu", round=experiment.round)], ignore_conflicts=True
-    )
-    actors.announce("finalize", experiment)
-    return True
 
 
 @dataclass

@@ -165,17 +165,17 @@ class WorkUnit(models.Model):
             models.Index(fields=["experiment", "state"], name="units_of_experiment"),
         ]
 
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} {self.experiment_id}/{self.candidate_id or '-'} {self.metric} [{self.lo}+{len(self.indexes)}]"
+        )
+
     def outcomes(self) -> models.QuerySet[Generation]:
         """What its candidate has made of its examples so far."""
         return Generation.objects.filter(
             candidate=self.candidate_id,
             example__dataset=self.experiment.dataset_id,  # the index of examples is (dataset, index)
             example__index__in=self.indexes,
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{self.kind} {self.experiment_id}/{self.candidate_id or '-'} {self.metric} [{self.lo}+{len(self.indexes)}]"
         )
 
 

@@ -1,6 +1,6 @@
 """Planning turns an experiment into work: it freezes what was asked, then cuts the missing part into units.
 
-`create` and `start` are what a request does, in constant time; `plan` is a work unit itself, done by a worker, and
+`create` is what a request does, in constant time; `plan` is a work unit itself, done by a worker, and
 can be interrupted and repeated: it only ever adds the units that are missing.
 """
 
@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import F
-from django.utils import timezone
 
 from datasets_app.models import Dataset
 from evaluations import metrics as metric_plugins
 from evaluations import tasks
+from evaluations.announcing import announce
 from evaluations.leasing import Lease, close, fenced
 from evaluations.models import Candidate, Experiment, Generation, Score, WorkUnit
-from evaluations.states import ENDED
+from evaluations.steering import finalize_when_complete, settle_cancelled
 from lumigator.models import Team
 from models_registry import choosing
 from models_registry.models import ModelEntry
@@ -29,10 +28,6 @@ from models_registry.providers import ProviderError
 
 SLICE = {"gpu": 32, "api": 25, "cpu": 64}
 SCORE_SLICE = 256
-RETRYABLE = (
-    "worker_crash", "hang", "oom", "rate_limited", "unavailable", "unreachable", "malformed_response", "timeout",
-    "connection_lost", "unexpected",
-)  # fmt: skip
 BASELINES = ("baseline/lead-3", "baseline/random-3", "baseline/oracle")
 MAX_CANDIDATES = 50
 DEFAULT_NEW_TOKENS = 1024
@@ -219,89 +214,6 @@ def _candidate(
     )
 
 
-def start(experiment: Experiment) -> bool:
-    """Plan, and run what is missing. False when the experiment already runs, or is paused: resume goes on with it."""
-    with transaction.atomic():
-        moved = experiment.move(
-            "planning",
-            since=("draft", *ENDED),
-            round=F("round") + 1,
-            pause_reason="",
-            problem="",
-            started_at=experiment.started_at or timezone.now(),
-            finished_at=None,
-        )
-        if not moved:
-            return False
-        # A plan that failed half-way leaves ready units; beside the new ones they would ask for the same outputs twice.
-        _cancel_ready(experiment)
-        WorkUnit.objects.create(experiment=experiment, kind="plan", queue="cpu", round=experiment.round)
-        _ring("plan", experiment)
-    return True
-
-
-def resume(experiment: Experiment, *, retry_errors: bool = True) -> bool:
-    """Go on after a pause, a cancellation or a failure: only what has no outcome is done again. With `retry_errors`
-    the errors that trying again may cure are forgotten first. Finished work is never redone or billed again."""
-    if experiment.state == "paused":
-        if not experiment.move("running", since=("paused",), pause_reason="", problem=""):
-            return False
-        _ring("sweep", experiment)
-        return True
-    from evaluations.finalizing import locked
-
-    with transaction.atomic():  # somebody else may have resumed it since it was read: what runs forgets nothing
-        if retry_errors and locked(experiment.pk).has_ended:
-            forget_errors(experiment)
-        return start(experiment)
-
-
-def forget_errors(experiment: Experiment) -> int:
-    """Delete the outcomes (and their scores) that failed in a way that trying again may cure; how many there were."""
-    with transaction.atomic():
-        failed = Generation.objects.filter(
-            candidate__experiment=experiment, status=Generation.Status.ERROR, error_code__in=RETRYABLE
-        )
-        for candidate in experiment.candidates.all():
-            mine = failed.filter(candidate=candidate).values("example")
-            Score.objects.filter(candidate=candidate, example__in=mine).delete()
-        count, _ = failed.delete()
-    return count
-
-
-def pause(experiment: Experiment, reason: str = "operator", problem: str = "") -> bool:
-    """Stop handing out work. Workers finish the call they are in and give the rest back."""
-    return experiment.move("paused", since=("running",), pause_reason=reason, problem=problem)
-
-
-def cancel(experiment: Experiment) -> bool:
-    """Stop for good: units not yet begun are cancelled now, workers drop the others within seconds (the sweeper
-    takes them away after a minute). What is finished stays. A draft is cancelled at once."""
-    with transaction.atomic():
-        if experiment.move("cancelled", since=("draft",), finished_at=timezone.now()):
-            return True
-        if not experiment.move("cancelling", finished_at=timezone.now()):
-            return False
-        _cancel_ready(experiment)
-        settle_cancelled(experiment)
-    return True
-
-
-def _cancel_ready(experiment: Experiment) -> None:
-    WorkUnit.objects.filter(experiment=experiment, state="ready").update(state="cancelled", done_at=timezone.now())
-
-
-def settle_cancelled(experiment: Experiment) -> bool:
-    """A cancelling experiment whose last unit ended is cancelled, with the units that its workers gave back or made
-    since. True when that happened now."""
-    if WorkUnit.objects.filter(experiment=experiment, state="leased").exists():
-        return False
-    if not experiment.move("cancelled", since=("cancelling",)):
-        return False
-    _cancel_ready(experiment)
-    return True
-
-
 def sample_of(experiment: Experiment) -> np.ndarray[Any, Any]:
     """The indexes of the examples that take part, ascending: all, or a seeded sample that any machine draws alike."""
     total = experiment.dataset.n_examples
@@ -327,7 +239,8 @@ def plan(lease: Lease) -> None:
         if not experiment.move("running", since=("planning",), n_examples=len(sample)):
             settle_cancelled(experiment)
             return
-        _finish_or_ring(experiment)
+        if not finalize_when_complete(experiment):
+            announce("sweep", experiment)
 
 
 def _units_for(
@@ -383,16 +296,3 @@ def _unscored(candidate: Candidate, frozen: dict[str, Any], have: np.ndarray[Any
 def _slices(indexes: Indexes, size: int) -> Iterator[list[int]]:
     for start_ in range(0, len(indexes), size):
         yield [int(index) for index in indexes[start_ : start_ + size]]
-
-
-def _finish_or_ring(experiment: Experiment) -> None:
-    from evaluations.finalizing import finalize_when_complete
-
-    if not finalize_when_complete(experiment):
-        _ring("sweep", experiment)
-
-
-def _ring(what: str, experiment: Experiment) -> None:
-    from evaluations import actors
-
-    actors.announce(what, experiment)

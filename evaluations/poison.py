@@ -140,7 +140,7 @@ def _split(unit: WorkUnit, rest: list[int], message: str) -> None:
 
 def _fail(unit: WorkUnit, message: str) -> None:
     """A unit that is not about outputs: scores stay absent, but without a plan or an end the experiment has failed."""
-    from evaluations.finalizing import finalize_when_complete, locked
+    from evaluations.steering import finalize_when_complete, locked
 
     WorkUnit.objects.filter(pk=unit.pk).update(
         state="failed",
@@ -165,8 +165,7 @@ def _fail(unit: WorkUnit, message: str) -> None:
 
 def _mind_the_budget(unit: WorkUnit) -> None:
     """Pause at the budget. Under the experiment's lock, so that crashes count one after the other."""
-    from evaluations.finalizing import locked
-    from evaluations.planning import pause
+    from evaluations.steering import locked, pause
 
     experiment = locked(unit.experiment_id)
     crashes = experiment.units.filter(round=unit.round).aggregate(total=Sum("crash_count"))["total"] or 0

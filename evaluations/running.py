@@ -25,10 +25,11 @@ from django.db.models.functions import Now
 
 from datasets_app.models import Example
 from evaluations import leasing, poison, tasks
-from evaluations.finalizing import locked
+from evaluations.announcing import announce
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Call, Candidate, Experiment, Generation, WorkUnit
 from evaluations.planning import DEFAULT_NEW_TOKENS
+from evaluations.steering import locked
 from evaluations.warming import WarmModel, never
 from models_registry.hosting import HostCancelled
 from models_registry.pricing import cost_micro
@@ -389,7 +390,7 @@ def _reserve(lease: Lease, candidate: Candidate, request: Request) -> Call | Non
     assert most is not None and experiment.budget_micro is not None
     if experiment.spent_micro + most <= experiment.budget_micro:
         return None
-    from evaluations.planning import pause
+    from evaluations.steering import pause
 
     pause(
         experiment,
@@ -459,7 +460,7 @@ def _abandon(calls: QuerySet[Call]) -> int:
 
 def finish(lease: Lease) -> None:
     """Every example of the unit has an outcome: the unit is done, and its scoring becomes ready, in one transaction."""
-    from evaluations.finalizing import finalize_when_complete
+    from evaluations.steering import finalize_when_complete
 
     unit = lease.unit
     with leasing.fenced(lease):
@@ -474,7 +475,6 @@ def finish(lease: Lease) -> None:
 
 def _score_next(experiment: Experiment, unit: WorkUnit, indexes: Sequence[int]) -> None:
     """Make the score units of these examples of a generate unit that has ended."""
-    from evaluations import actors
     from evaluations.planning import score_units
 
     assert unit.candidate is not None
@@ -483,7 +483,7 @@ def _score_next(experiment: Experiment, unit: WorkUnit, indexes: Sequence[int]) 
     for frozen in experiment.metrics:
         units = score_units(experiment, unit.candidate, frozen, indexes, unit.round)
         WorkUnit.objects.bulk_create(_with_parent(units, unit), ignore_conflicts=True)
-        actors.announce("score", experiment, metric=frozen["name"])
+        announce("score", experiment, metric=frozen["name"])
 
 
 def _with_parent(units: Iterator[WorkUnit], parent: WorkUnit) -> list[WorkUnit]:
@@ -496,7 +496,7 @@ def _with_parent(units: Iterator[WorkUnit], parent: WorkUnit) -> list[WorkUnit]:
 def stop_candidate(candidate: Candidate, error: ProviderError) -> None:
     """Nothing of this candidate can work now: say why, cancel its units, let the others go on. What its units have
     already produced stays, and is scored."""
-    from evaluations.finalizing import finalize_when_complete
+    from evaluations.steering import finalize_when_complete
 
     mine = WorkUnit.objects.filter(candidate=candidate, kind="generate")
     with transaction.atomic():

@@ -10,10 +10,10 @@ from django.db import IntegrityError, transaction
 
 from datasets_app.models import Example
 from evaluations import leasing
-from evaluations.finalizing import finalize_when_complete, locked
 from evaluations.leasing import Lease
 from evaluations.metrics import Absent, Item, Metric, Value, available
 from evaluations.models import Generation, Score, Signature, WorkUnit
+from evaluations.steering import finalize_when_complete, locked
 
 log = logging.getLogger(__name__)
 FAILS_ON_ANYTHING = 5

@@ -13,10 +13,9 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Min, Q
 
 from evaluations import poison
-from evaluations.finalizing import finalize_when_complete
 from evaluations.models import Experiment, WorkUnit
-from evaluations.planning import settle_cancelled
 from evaluations.running import abandon_calls, abandon_orphans
+from evaluations.steering import finalize_when_complete, settle_cancelled
 
 log = logging.getLogger(__name__)
 LIMIT = 500
@@ -34,6 +33,13 @@ class Waiting:
     experiment: int
     candidate: int | None
     metric: str
+
+    @property
+    def bell(self) -> tuple[str, tuple[int | str, ...]]:
+        """The name of the actor that does this, and its arguments."""
+        if self.kind == "generate":
+            return "advance", (self.candidate or 0,)
+        return self.kind, (self.experiment, self.metric) if self.kind == "score" else (self.experiment,)
 
 
 def sweep() -> int:

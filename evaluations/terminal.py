@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from evaluations import comparing, planning
+from evaluations import comparing, steering
 from evaluations.exporting import write_rows
 from evaluations.models import Experiment
 
@@ -41,7 +41,7 @@ def run(
 
     `workers_running` keeps worker processes going while its block runs; it is used when others are missing, or vanish.
     """
-    planning.start(experiment)
+    steering.start(experiment)
     if not watch(experiment, as_long_as=lambda: comparing.is_served(experiment)):
         with workers_running():
             watch(experiment)

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from datasets_app.models import Example
-from evaluations import comparing, planning, presenting, states
+from evaluations import comparing, planning, presenting, states, steering
 from evaluations.forms import NewExperiment
 from evaluations.models import Experiment
 from lumigator.access import record, require, team_of
@@ -64,7 +64,7 @@ def new(request: HttpRequest) -> HttpResponse:
             form.refuse(refused.errors)
         else:
             record(request, "experiment.create", experiment)
-            if request.POST.get("then") != "keep" and planning.start(experiment):
+            if request.POST.get("then") != "keep" and steering.start(experiment):
                 record(request, "experiment.start", experiment)
             return redirect("experiment", experiment.pk)
     return render(request, "evaluations/new.html", {"form": form}, status=422)
@@ -204,7 +204,7 @@ def _change(verb: str, action: Callable[..., bool], done: str) -> Callable[..., 
     return change
 
 
-start: Callable[..., Any] = _change("start", planning.start, "Started.")
-pause = _change("pause", planning.pause, "Paused: calls that are under way end first. What is finished stays.")
-resume = _change("resume", planning.resume, "Goes on. Finished work is not done again.")
-cancel = _change("cancel", planning.cancel, "Cancelled. What is finished stays.")
+start: Callable[..., Any] = _change("start", steering.start, "Started.")
+pause = _change("pause", steering.pause, "Paused: calls that are under way end first. What is finished stays.")
+resume = _change("resume", steering.resume, "Goes on. Finished work is not done again.")
+cancel = _change("cancel", steering.cancel, "Cancelled. What is finished stays.")

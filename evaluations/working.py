@@ -22,7 +22,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.db.models.functions import Now
 from redis.exceptions import RedisError
 
-from evaluations import actors, leasing, planning, running, scoring, sweeping
+from evaluations import leasing, planning, running, scoring, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Candidate, Worker
@@ -140,10 +140,10 @@ class WorkerProcess:
                 return
             if self._someone_will_hear(work.queue):
                 continue
-            if not actors.send_for(work) and self._alone.acquire(blocking=False):
+            actor, args = work.bell
+            if not doorbell.send(actor, work.queue, *args) and self._alone.acquire(blocking=False):
                 try:
-                    actor, args = actors.call_for(work)
-                    actor.fn(*args)
+                    self.do(work)
                 finally:
                     self._alone.release()
 
@@ -155,6 +155,11 @@ class WorkerProcess:
             return False
 
     # --- work ---------------------------------------------------------------------------------------------------
+
+    def do(self, work: sweeping.Waiting) -> None:
+        """What the actor of this work's bell would do."""
+        actor, args = work.bell
+        getattr(self, actor)(*args)
 
     def plan(self, experiment: int) -> None:
         self._all("plan", planning.plan, experiment=experiment)
@@ -195,7 +200,7 @@ class WorkerProcess:
             with self._keeping(lease):
                 self._generate(lease)
             if time.monotonic() - began > SHARE_SECONDS:
-                doorbell.send(actors.advance, queue, candidate_id)
+                doorbell.send("advance", queue, candidate_id)
                 return
 
     def _generate(self, lease: Lease) -> None:

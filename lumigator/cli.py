@@ -202,6 +202,7 @@ def compare(options: Arguments) -> int:
 
 
 def work(options: Arguments) -> int:
+    from evaluations import actors  # noqa: F401 - declares what bells may ask for
     from evaluations.working import WorkerProcess
     from lumigator.supervising import exit_with_parent
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from uuid import uuid4
 
 import dramatiq
 from django.conf import settings
@@ -43,17 +42,16 @@ for name in QUEUES:
 dramatiq.set_broker(broker)
 
 
-def ring(actor: dramatiq.Actor[..., Any], queue: str, *args: int | str, times: int = 1) -> None:
+def ring(actor: str, queue: str, *args: int | str, times: int = 1) -> None:
     """Tell the workers of `queue`, once this transaction is committed, that `actor` may have work for `args`."""
     transaction.on_commit(lambda: send(actor, queue, *args, times=times))
 
 
-def send(actor: dramatiq.Actor[..., Any], queue: str, *args: int | str, times: int = 1) -> bool:
+def send(actor: str, queue: str, *args: int | str, times: int = 1) -> bool:
     """Send now; False (and one line in the log) when Redis cannot be reached: workers poll Postgres anyway."""
-    message = actor.message(*args).copy(queue_name=queue)
     try:
         for _ in range(times):
-            broker.enqueue(message.copy(message_id=uuid4().hex))
+            broker.enqueue(dramatiq.Message(queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}))
     except (RedisError, dramatiq.errors.ConnectionError) as exc:
         log.warning("the doorbell did not ring (%s); workers will find the work by polling", exc.__class__.__name__)
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datasets_app.models import Dataset, Example
-from evaluations import actors, planning, sweeping
+from evaluations import planning, steering, sweeping
 from evaluations.models import Experiment
 from evaluations.working import WorkerProcess
 from lumigator.doorbell import QUEUES
@@ -53,8 +53,7 @@ def work_off(worker: WorkerProcess | None = None, *, rounds: int = 200) -> None:
             ready = sweeping.waiting(QUEUES)
             if not ready:
                 return
-            actor, args = actors.call_for(ready[0])
-            actor.fn(*args)
+            worker.do(ready[0])
     finally:
         worker.models.close()
     raise AssertionError(f"work is still ready after {rounds} rounds: {ready[:3]}")
@@ -62,7 +61,7 @@ def work_off(worker: WorkerProcess | None = None, *, rounds: int = 200) -> None:
 
 def run(experiment: Experiment) -> Experiment:
     """Start the experiment and do all of its work here."""
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     work_off()
     experiment.refresh_from_db()
     return experiment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluations import comparing, planning
+from evaluations import comparing, planning, steering
 from evaluations.finalizing import recomputed
 from evaluations.models import Aggregate, Generation, Score, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
@@ -99,19 +99,19 @@ def test_a_candidate_that_cannot_run_does_not_stop_the_others(atlas):
 
 def test_cancel_keeps_what_is_finished_and_resume_does_the_rest(atlas):
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas), "baseline://lead-1")
-    planning.start(experiment)
+    steering.start(experiment)
     from evaluations.working import WorkerProcess
 
     worker = WorkerProcess(("gpu", "api", "cpu"))
     worker.plan(experiment.pk)
     worker.advance(experiment.candidates.get(label="fake").pk)
     experiment.refresh_from_db()
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     experiment.refresh_from_db()
     assert experiment.state == "cancelled"
     before = set(Generation.objects.values_list("pk", flat=True))
     assert len(before) == len(DOCUMENTS)
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     work_off()
     experiment.refresh_from_db()
     assert experiment.state == "completed"

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from django.db import connection, connections
 
-from evaluations import planning
+from evaluations import steering
 from evaluations.finalizing import recomputed
 from evaluations.models import Aggregate, Experiment, Generation, Score, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake
@@ -94,7 +94,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(atlas, fleet, tmp_path
     log = tmp_path / "calls.log"
     experiment = slow_experiment(atlas, log)
     chance = random.Random(11)
-    planning.start(experiment)
+    steering.start(experiment)
     fleet.start(count=2)
     wait_until(lambda: outcomes(experiment) > 0)
     kills = 0
@@ -112,7 +112,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(atlas, fleet, tmp_path
 
 def test_work_of_a_killed_worker_goes_on_within_a_lease_and_a_sweep(atlas, fleet, tmp_path):
     experiment = slow_experiment(atlas, tmp_path / "calls.log", latency_ms=40)
-    planning.start(experiment)
+    steering.start(experiment)
     (first,) = fleet.start()
     wait_until(lambda: outcomes(experiment) > 3)
     fleet.start()
@@ -144,7 +144,7 @@ def _freeze_and_thaw(experiment: Experiment, fleet: Fleet) -> None:
 def test_a_frozen_worker_that_thaws_can_write_no_more(atlas, fleet, tmp_path):
     log = tmp_path / "calls.log"
     experiment = slow_experiment(atlas, log, latency_ms=60)
-    planning.start(experiment)
+    steering.start(experiment)
     _freeze_and_thaw(experiment, fleet)
     wait_until(ended(experiment))
     check_invariants(experiment, len(DOCUMENTS), ok=len(DOCUMENTS))
@@ -156,7 +156,7 @@ def test_without_the_fence_the_frozen_worker_would_be_noticed(atlas, tmp_path):
     """The negative control: the same story with the fence taken out must break what the test above checks."""
     log = tmp_path / "calls.log"
     experiment = slow_experiment(atlas, log, latency_ms=60)
-    planning.start(experiment)
+    steering.start(experiment)
 
     def is_broken() -> bool:
         return late_writes(experiment) > 0 or repeated(log) > UNITS
@@ -172,7 +172,7 @@ def test_two_workers_with_the_same_unit_commit_it_once(atlas):
     from evaluations.working import WorkerProcess
 
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS[:20]), make_fake(atlas))
-    planning.start(experiment)
+    steering.start(experiment)
     worker = WorkerProcess(("gpu", "api", "cpu"))
     worker.plan(experiment.pk)
     candidate = experiment.candidates.get()
@@ -196,7 +196,7 @@ def test_a_database_that_crashes_under_load_loses_nothing(atlas, fleet, tmp_path
     if "LUMIGATOR_EMBEDDED_DATABASE_URL" not in os.environ:
         pytest.skip("the database of this run is not ours to crash")
     experiment = slow_experiment(atlas, tmp_path / "calls.log")
-    planning.start(experiment)
+    steering.start(experiment)
     fleet.start(count=2)
     wait_until(lambda: outcomes(experiment) > 10)
     for _ in range(2):

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from evaluations import leasing, planning, poison, running, scoring, states, sweeping
+from evaluations import leasing, planning, poison, running, scoring, states, steering, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Experiment, Generation, Score, WorkUnit
@@ -54,7 +54,7 @@ class Engine(RuleBasedStateMachine):
         self.experiment = make_experiment(
             make_dataset(team, DOCUMENTS), make_fake(team), make_fake(team, "second", text="{source:.20}")
         )
-        assert planning.start(self.experiment)
+        assert steering.start(self.experiment)
         self.worker = WorkerProcess(("gpu", "api", "cpu"))
         self.claim("plan")
         self.finish(0)
@@ -164,16 +164,16 @@ class Engine(RuleBasedStateMachine):
         if self.experiment.state == "cancelling":
             Experiment.objects.filter(pk=self.experiment.pk).update(finished_at=Now() - timedelta(seconds=61))
 
-    @rule(change=st.sampled_from([planning.cancel, planning.pause, planning.resume, planning.resume]))
+    @rule(change=st.sampled_from([steering.cancel, steering.pause, steering.resume, steering.resume]))
     def decide(self, change: Callable[[Experiment], bool]) -> None:
         self.experiment.refresh_from_db()
         retried = Generation.objects.filter(
-            candidate__experiment=self.experiment, status="error", error_code__in=planning.RETRYABLE
+            candidate__experiment=self.experiment, status="error", error_code__in=steering.RETRYABLE
         )
         forgotten = set(retried.values_list("candidate", "example"))
         had_ended = self.experiment.has_ended
         change(self.experiment)
-        if change is planning.resume and had_ended:
+        if change is steering.resume and had_ended:
             self.seen = {key: value for key, value in self.seen.items() if key not in forgotten}
 
     # --- the promises ---------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class Engine(RuleBasedStateMachine):
             self.experiment.refresh_from_db()
             if self.experiment.state.startswith("completed"):
                 break
-            planning.resume(self.experiment, retry_errors=False)
+            steering.resume(self.experiment, retry_errors=False)
         assert self.experiment.state in ("completed", "completed_with_errors")
         assert not self.units(state__in=("ready", "leased")).exists(), "I9"
         failed = self.units(kind="score", state="failed").exists()

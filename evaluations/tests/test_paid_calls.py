@@ -20,10 +20,10 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from evaluations import comparing, leasing, planning, running, sweeping
-from evaluations.finalizing import locked
+from evaluations import comparing, leasing, planning, running, steering, sweeping
 from evaluations.models import Aggregate, Call, Candidate, Experiment, Generation, WorkUnit
 from evaluations.pacing import Pace
+from evaluations.steering import locked
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
 from evaluations.working import WorkerProcess
 from lumigator.models import Team
@@ -272,7 +272,7 @@ def test_what_was_answered_before_the_key_was_refused_is_kept_and_scored(atlas, 
     check_books(experiment, api)
     api.key = KEY
     api.before_answer = lambda call: None
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     work_off()
     experiment.refresh_from_db()
     assert experiment.state == "completed"
@@ -354,7 +354,7 @@ def test_racing_workers_never_pass_the_budget_and_a_higher_one_finishes(atlas, a
     documents = [f"Boat {number} left port with salt and rope. It came back." for number in range(60)]
     budget = 37.5 * FIVE_TOKENS / 1_000_000
     experiment = make_experiment(make_dataset(atlas, documents), model, budget_usd=budget)
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     worker = WorkerProcess(("gpu", "api", "cpu"))
     worker.plan(experiment.pk)
     candidate = experiment.candidates.get().pk
@@ -367,7 +367,7 @@ def test_racing_workers_never_pass_the_budget_and_a_higher_one_finishes(atlas, a
     assert not WorkUnit.objects.filter(state="leased").exists()
     check_books(experiment, api)
     Experiment.objects.filter(pk=experiment.pk).update(budget_micro=60 * FIVE_TOKENS)
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     with guarded_budget():
         work_off(worker)
     experiment.refresh_from_db()
@@ -486,7 +486,7 @@ def test_a_key_that_cannot_be_decrypted_stops_the_candidate_with_the_cure(atlas,
 
 def begun(experiment: Experiment) -> tuple[WorkerProcess, Candidate, leasing.Lease]:
     """Planned, with its first generate unit claimed here."""
-    planning.start(experiment)
+    steering.start(experiment)
     worker = WorkerProcess(("gpu", "api", "cpu"))
     worker.plan(experiment.pk)
     candidate = experiment.candidates.get()
@@ -626,14 +626,14 @@ def test_a_commit_waits_for_the_unit_before_it_takes_the_experiment(atlas, api):
 def test_cancels_resumes_and_sweeps_at_any_time_lose_and_double_nothing(atlas, api):
     """The cancel storm, with three threads at work: no deadlock, one outcome per document, books that agree."""
     experiment = ask(atlas, api, [f"Boat {number} left. It sank." for number in range(90)])
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     worker = WorkerProcess(("gpu", "api", "cpu"))
     is_over = threading.Event()
     candidate = experiment.candidates.get().pk
 
     def storm() -> None:
         mine = Experiment.objects.get(pk=experiment.pk)
-        for change in (planning.pause, planning.resume, planning.cancel, planning.resume) * 4:
+        for change in (steering.pause, steering.resume, steering.cancel, steering.resume) * 4:
             time.sleep(0.08)
             mine.refresh_from_db()
             change(mine)
@@ -654,7 +654,7 @@ def test_cancels_resumes_and_sweeps_at_any_time_lose_and_double_nothing(atlas, a
         sweeping.sweep()
         experiment.refresh_from_db()
         if experiment.state in ("paused", "cancelled"):
-            planning.resume(experiment)
+            steering.resume(experiment)
     work_off(worker)
     experiment.refresh_from_db()
     assert experiment.state == "completed"

@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import F, Sum
 from django.db.models.functions import Now
 
-from evaluations import leasing, planning, poison, running, scoring, sweeping, working
+from evaluations import leasing, planning, poison, running, scoring, steering, sweeping, working
 from evaluations.models import Experiment, Generation, Score, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, work_off
 from evaluations.working import WorkerProcess
@@ -38,7 +38,7 @@ def make(team: Team, documents: list[str], *, scheme: str = "fakehost", **option
 
 
 def run_hurriedly(experiment: Experiment) -> Experiment:
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     hurry()
     experiment.refresh_from_db()
     return experiment
@@ -60,7 +60,7 @@ def claimed(experiment: Experiment, kind: str = "generate") -> leasing.Lease:
 
 
 def planned(experiment: Experiment) -> Experiment:
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     WorkerProcess(("gpu", "api", "cpu")).plan(experiment.pk)
     return experiment
 
@@ -137,12 +137,12 @@ def test_an_experiment_that_keeps_crashing_pauses_and_may_go_on(atlas, monkeypat
     assert (experiment.state, experiment.pause_reason) == ("paused", "crash_budget")
     assert "4 times" in experiment.problem
     assert not WorkUnit.objects.filter(state="leased").exists()
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     hurry()
     experiment.refresh_from_db()
     while experiment.state == "paused":
         assert crashes(experiment) % 4 == 0, "each pause takes as many crashes again"
-        assert planning.resume(experiment)
+        assert steering.resume(experiment)
         hurry()
         experiment.refresh_from_db()
     assert bad_outcomes(experiment) == dict.fromkeys(range(3), "worker_crash")
@@ -259,7 +259,7 @@ def test_a_plan_that_always_fails_fails_the_experiment_with_its_reason(atlas, mo
     assert "this step is broken" in experiment.problem
     assert experiment.finished_at
     monkeypatch.undo()
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     hurry()
     experiment.refresh_from_db()
     assert experiment.state == "completed"
@@ -274,7 +274,7 @@ def test_an_end_that_always_fails_fails_the_experiment_with_its_reason(atlas, mo
 
 def test_a_failing_step_waits_longer_each_time(atlas):
     experiment = make(atlas, PLAIN, scheme="fake")
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     waits = []
     for _ in range(3):
         WorkUnit.objects.filter(state="ready").update(next_at=Now())
@@ -292,12 +292,12 @@ def test_a_pause_whose_last_unit_ends_meanwhile_finishes_on_resume(atlas):
     worker = WorkerProcess(("gpu", "api", "cpu"))
     lease = claimed(experiment)
     candidate = experiment.candidates.get()
-    assert planning.pause(experiment)
+    assert steering.pause(experiment)
     running.generate(lease, candidate, worker.models.get(candidate), lambda: False)
     work_off(worker)
     experiment.refresh_from_db()
     assert experiment.state == "paused", "nothing is handed out during a pause"
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     work_off(worker)
     experiment.refresh_from_db()
     assert experiment.state == "completed"
@@ -308,10 +308,10 @@ def test_a_resume_of_a_pause_in_which_every_unit_ended_finishes(atlas):
     worker = WorkerProcess(("gpu", "api", "cpu"))
     worker.advance(experiment.candidates.get().pk)
     lease = claimed(experiment, "score")
-    assert planning.pause(experiment)
+    assert steering.pause(experiment)
     scoring.score(lease)
     WorkUnit.objects.filter(kind="finalize").delete()  # as if the worker had died just before it made it
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     sweeping.sweep()
     work_off(worker)
     experiment.refresh_from_db()
@@ -324,7 +324,7 @@ def test_an_end_that_is_computed_during_a_pause_counts(atlas):
     worker.advance(experiment.candidates.get().pk)
     worker.score(experiment.pk, "rouge")
     lease = claimed(experiment, "finalize")
-    assert planning.pause(experiment)
+    assert steering.pause(experiment)
     working.finalize(lease)
     experiment.refresh_from_db()
     assert (experiment.state, experiment.pause_reason) == ("completed", "")
@@ -333,9 +333,9 @@ def test_an_end_that_is_computed_during_a_pause_counts(atlas):
 @pytest.mark.parametrize("is_planned_meanwhile", [True, False])
 def test_a_cancel_during_planning_leaves_no_work(atlas, is_planned_meanwhile):
     experiment = make(atlas, PLAIN, scheme="fake")
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     lease = claimed(experiment, "plan")
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     if is_planned_meanwhile:
         planning.plan(lease)
     else:
@@ -344,7 +344,7 @@ def test_a_cancel_during_planning_leaves_no_work(atlas, is_planned_meanwhile):
     experiment.refresh_from_db()
     assert experiment.state == "cancelled"
     assert not WorkUnit.objects.filter(state__in=("ready", "leased")).exists()
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     work_off()
     experiment.refresh_from_db()
     assert experiment.state == "completed"
@@ -355,7 +355,7 @@ def test_a_cancel_takes_held_units_away_after_a_minute(atlas):
 
     experiment = planned(make(atlas, PLAIN, scheme="fake"))
     lease = claimed(experiment)
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     sweeping.sweep()
     experiment.refresh_from_db()
     assert experiment.state == "cancelling", "its worker may still finish what it has in hand"

@@ -11,7 +11,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from evaluations import comparing, exporting, importing, leasing, metrics, planning, scoring, terminal
+from evaluations import comparing, exporting, importing, leasing, metrics, planning, scoring, steering, terminal
 from evaluations.finalizing import cost_of, finalize
 from evaluations.metrics import Absent, Item
 from evaluations.models import Aggregate, Experiment, Generation, Score, Worker, WorkUnit
@@ -26,7 +26,7 @@ DOCUMENTS = [f"Ship {number} left on day {number}. It carried {number} crates." 
 def planned(atlas, *models, **data) -> Experiment:
     """A running experiment with its units made and none of them begun."""
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS), *(models or (make_fake(atlas),)), **data)
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     WorkerProcess(QUEUES).plan(experiment.pk)
     experiment.refresh_from_db()
     return experiment
@@ -37,28 +37,28 @@ def planned(atlas, *models, **data) -> Experiment:
 
 def test_a_paused_experiment_is_resumed_and_not_started_beside_itself(atlas):
     experiment = planned(atlas)
-    assert planning.pause(experiment)
-    assert not planning.start(experiment)
+    assert steering.pause(experiment)
+    assert not steering.start(experiment)
     assert experiment.units.filter(kind="generate", state="ready").count() == 1
 
 
 def test_a_start_from_an_old_page_is_a_new_round(atlas):
     old_page = make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas))
     run(Experiment.objects.get(pk=old_page.pk))
-    assert planning.start(old_page)
+    assert steering.start(old_page)
     assert old_page.round == 2
 
 
 def test_units_that_a_failed_plan_left_are_not_done_beside_the_new_ones(atlas):
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas))
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     candidate = experiment.candidates.get()
     indexes = list(range(len(DOCUMENTS)))
     left = WorkUnit.objects.create(
         experiment=experiment, candidate=candidate, kind="generate", queue="gpu", indexes=indexes
     )
     assert experiment.move("failed", since=("planning",))
-    assert planning.resume(experiment)
+    assert steering.resume(experiment)
     left.refresh_from_db()
     assert left.state == "cancelled"
     work_off()
@@ -69,20 +69,20 @@ def test_a_unit_that_was_given_back_while_cancelling_ends_with_the_experiment(at
     monkeypatch.setattr(planning, "SLICE", {"gpu": 6, "api": 6, "cpu": 6})
     experiment = planned(atlas)
     first, second = (leasing.claim("generate", "worker", experiment=experiment.pk) for _ in range(2))
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     leasing.release(first)
     with leasing.fenced(second):
         leasing.close(second)
-        assert planning.settle_cancelled(experiment)
+        assert steering.settle_cancelled(experiment)
     assert experiment.state == "cancelled"
     assert not experiment.units.filter(state__in=("ready", "leased")).exists()
 
 
 def test_a_cancelled_plan_ends_the_experiment_at_once(atlas):
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas))
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     lease = leasing.claim("plan", "worker", experiment=experiment.pk)
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     assert experiment.state == "cancelling"
     planning.plan(lease)
     experiment.refresh_from_db()
@@ -94,7 +94,7 @@ def test_who_resumes_what_somebody_else_already_resumed_forgets_nothing(atlas):
     seen_as_ended = Experiment.objects.get(pk=experiment.pk)
     Generation.objects.filter(example__index=3).update(status="error", error_code="oom")
     Experiment.objects.filter(pk=experiment.pk).update(state="planning")  # the other one was quicker
-    assert not planning.resume(seen_as_ended)
+    assert not steering.resume(seen_as_ended)
     assert Generation.objects.filter(status="error").count() == 1
 
 
@@ -102,7 +102,7 @@ def test_forgetting_errors_takes_as_many_queries_for_many_as_for_few(atlas):
     experiment = run(make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas)))
     Generation.objects.filter(example__index__lt=9).update(status="error", error_code="oom")
     with CaptureQueriesContext(connection) as asked:
-        assert planning.forget_errors(experiment) == 9
+        assert steering.forget_errors(experiment) == 9
     assert len(asked) < 12
     assert set(Score.objects.values_list("example__index", flat=True)) == {9, 10, 11}
 
@@ -110,11 +110,11 @@ def test_forgetting_errors_takes_as_many_queries_for_many_as_for_few(atlas):
 def test_a_finalize_that_a_cancel_overtakes_leaves_the_old_numbers_whole(atlas):
     experiment = run(make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas)))
     before = set(Aggregate.objects.values_list("pk", flat=True)), experiment.statistics
-    planning.start(experiment)
+    steering.start(experiment)
     WorkerProcess(QUEUES).plan(experiment.pk)
     lease = leasing.claim("finalize", "worker", experiment=experiment.pk)
     experiment.refresh_from_db()
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     finalize(lease)
     experiment.refresh_from_db()
     assert experiment.state == "cancelled"
@@ -189,11 +189,11 @@ def test_the_time_left_is_that_of_this_round(atlas):
     Experiment.objects.update(started_at=timezone.now() - timedelta(days=3))
     planning.add_candidate(experiment, "baseline://lead-1")
     experiment.refresh_from_db()
-    assert planning.start(experiment)
+    assert steering.start(experiment)
     worker = WorkerProcess(QUEUES)
     worker.plan(experiment.pk)
     assert comparing.progress(experiment)["eta_seconds"] < 3600
-    assert planning.pause(experiment)
+    assert steering.pause(experiment)
     assert comparing.progress(experiment)["eta_seconds"] is None
 
 
@@ -241,7 +241,7 @@ def test_below_thirty_documents_there_is_no_best_group(atlas):
 
 def test_a_cancelled_experiment_says_so_and_blames_nobodys_documents(atlas):
     experiment = planned(atlas)
-    assert planning.cancel(experiment)
+    assert steering.cancel(experiment)
     experiment.refresh_from_db()
     sentence = comparing.comparison(experiment)["recommendation"]["sentence"]
     assert sentence == "The experiment was cancelled before its end: resume it to get an answer."
@@ -316,7 +316,7 @@ def test_an_experiment_that_was_paused_is_not_done(atlas):
     @contextmanager
     def workers_running():
         WorkerProcess(QUEUES).plan(experiment.pk)
-        planning.pause(Experiment.objects.get(pk=experiment.pk), "budget", "No money left.")
+        steering.pause(Experiment.objects.get(pk=experiment.pk), "budget", "No money left.")
         yield
 
     assert terminal.run(experiment, workers_running) == 1

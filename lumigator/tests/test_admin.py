@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from evaluations import planning
+from evaluations import steering
 from evaluations.admin import ReadOnly
 from evaluations.models import Call, Experiment, Generation, Preference, Worker
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run
@@ -235,7 +235,7 @@ def act(pages, model, action, *rows):
 def test_experiments_are_paused_resumed_and_cancelled(pages, atlas):
     dataset = make_dataset(atlas, DOCUMENTS)
     runs, draft = make_experiment(dataset, "baseline://lead-1"), make_experiment(dataset, "baseline://lead-1")
-    planning.start(runs)
+    steering.start(runs)
     runs.move("running")
     response = act(pages, Experiment, "pause", runs, draft)
     assert "Pause: 1 done." in response.content.decode()

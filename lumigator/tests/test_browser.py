@@ -23,7 +23,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from datasets_app.ingest import ingest
 from datasets_app.models import Dataset
-from evaluations import comparing, planning
+from evaluations import comparing, steering
 from evaluations.importing import import_rows
 from evaluations.models import Candidate, Experiment, Generation
 from evaluations.tests.engine import make_experiment, make_fake, run
@@ -340,9 +340,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def changelists() -> Iterator[str]:
-    """The lists of the admin that show things of ours."""
+    """The lists of the admin that show texts of the rooms."""
     for kind in admin.site._registry:
-        if kind._meta.app_label in ("lumigator", "datasets_app", "models_registry", "evaluations"):
+        if kind._meta.app_label in ("datasets_app", "models_registry", "evaluations"):
             yield reverse(f"admin:{kind._meta.app_label}_{kind._meta.model_name}_changelist")
 
 
@@ -489,7 +489,7 @@ class World:
         self.experiment = run(make_experiment(self.dataset, *compared, name="Who is best?", baselines=not is_small))
         make_experiment(self.dataset, self.models[0], name="A draft")
         self.running = make_experiment(self.dataset, *self.models[:2], name="On its way")
-        planning.start(self.running)
+        steering.start(self.running)
         self.connection = Connection.objects.create(team=atlas, provider="openai", name="Ours", base_url="")
 
     def address(self, name: str, arguments: set[str]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from evaluations import planning
+from evaluations import steering
 from evaluations.models import Experiment
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, work_off
 from lumigator import client as client_module
@@ -147,11 +147,11 @@ def test_waiting_for_what_does_not_move_ends(lumigator, atlas):
     experiment = make_experiment(make_dataset(atlas, DOCUMENTS[:3]), "baseline://lead-1")
     with pytest.raises(LumigatorError, match="never started"):
         lumigator.experiments.wait(experiment.pk)
-    planning.start(experiment)
+    steering.start(experiment)
     with pytest.raises(TimeoutError, match="has not ended after"):
         lumigator.experiments.wait(experiment.pk, timeout=0.2)
     experiment.move("running")
-    planning.pause(experiment, "budget", "The budget is used up: raise it and resume.")
+    steering.pause(experiment, "budget", "The budget is used up: raise it and resume.")
     with pytest.raises(LumigatorError, match="raise it and resume"):
         lumigator.experiments.wait(experiment.pk)
 

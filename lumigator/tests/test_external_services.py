@@ -433,7 +433,7 @@ import json, sys
 import django
 django.setup()
 from datasets_app.ingest import ingest
-from evaluations import comparing, planning
+from evaluations import comparing, planning, steering
 from evaluations.tests.engine import work_off
 from lumigator.laptop import prepare
 team, owner = prepare()
@@ -441,7 +441,7 @@ dataset = ingest(team=team, user=owner, name="crews", file=sys.argv[1])
 wish = {"name": "Crews", "dataset": dataset, "models": [], "metrics": ["rouge"]}
 wish |= {"baselines": True, "may_be_empty": True}
 experiment = planning.create(team=team, user=owner, data=wish)
-planning.start(experiment)
+steering.start(experiment)
 work_off()
 experiment.refresh_from_db()
 print(json.dumps(comparing.comparison(experiment)))
