@@ -70,7 +70,7 @@ def finalize(lease: Lease) -> None:
             "completed_with_errors" if _has_errors(candidates, summaries, experiment) else "completed",
             since=("running",),
             finished_at=timezone.now(),
-            statistics=_statistics(tables, comparisons),
+            statistics=_statistics(candidates, tables, comparisons),
         )
 
 
@@ -139,7 +139,7 @@ def _compare(
         return {}
     compared = stats.compare_parts(
         parts,
-        keys=[f"{candidate.pk:012d}" for candidate in candidates],
+        keys=[_key(candidate) for candidate in candidates],
         row_keys=list(range(len(documents))),
         groups=groups,
         eligible=[not candidate.is_baseline and not candidate.problem for candidate in candidates],
@@ -207,7 +207,9 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _statistics(tables: list[Table], comparisons: dict[tuple[str, str], stats.Comparison]) -> dict[str, Any]:
+def _statistics(
+    candidates: list[Candidate], tables: list[Table], comparisons: dict[tuple[str, str], stats.Comparison]
+) -> dict[str, Any]:
     """What the comparison needs beside the rows: per part the leader, the best group, P(best), warnings, signature."""
     told: dict[str, Any] = defaultdict(dict)
     for table in tables:
@@ -221,10 +223,22 @@ def _statistics(tables: list[Table], comparisons: dict[tuple[str, str], stats.Co
             "detectable": _finite(found.mde),
             "n": found.n,
             "groups": found.groups,
-            "warnings": list(found.warnings),
+            "warnings": [_in_labels(candidates, warning) for warning in found.warnings],
             "signature": found.signature,
         }
     return dict(told)
+
+
+def _in_labels(candidates: list[Candidate], sentence: str) -> str:
+    """The statistics know candidates by their keys; people know them by their labels."""
+    for candidate in candidates:
+        sentence = sentence.replace(_key(candidate), candidate.label)
+    return sentence
+
+
+def _key(candidate: Candidate) -> str:
+    """A candidate's key in the statistics: sortable, and like no other text."""
+    return f"{candidate.pk:012d}"
 
 
 def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:

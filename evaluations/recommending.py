@@ -38,7 +38,12 @@ def recommendation(document: Document) -> dict[str, Any]:
             document,
         )
     if not document["ranked"]:
-        return _say(f"{_documents(n)} are too few to rank models; {FEW} allow a first ranking.", document)
+        signature = document.get("signature") or {}
+        if signature.get("unit") == "groups":  # documents of one group are one piece of evidence
+            few = f"{_documents(n)} in {signature['groups']} groups are too few to rank models; {FEW} groups"
+        else:
+            few = f"{_documents(n)} are too few to rank models; {FEW}"
+        return _say(f"{few} allow a first ranking.", document)
     leading = [row for row in scored if row["best_group"]]
     tied = [row for row in leading if not gate_failures(document, row)]
     if leading and not tied:

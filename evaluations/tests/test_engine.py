@@ -151,3 +151,12 @@ def test_documents_that_must_not_leave_are_refused_to_external_models(atlas):
 def test_all_units_end_and_nothing_stays_leased(atlas):
     experiment = run(make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas)))
     assert set(WorkUnit.objects.filter(experiment=experiment).values_list("state", flat=True)) == {"done"}
+
+
+def test_warnings_call_candidates_by_their_labels(atlas):
+    """Fewer than thirty documents make the statistics speak of themselves; no internal key may show through."""
+    experiment = run(make_experiment(make_dataset(atlas, DOCUMENTS[:12]), make_fake(atlas), "baseline://lead-1"))
+    document = comparing.comparison(experiment)
+    said = " ".join(document["warnings"] + document["recommendation"]["caveats"])
+    assert said
+    assert "00000" not in said

@@ -300,3 +300,9 @@ def test_when_the_best_fail_their_gates_a_worse_one_is_named_but_not_chosen() ->
     told = recommendation(gated({"max_cost_per_1000_usd": 1.0}, *rows))
     assert told["candidate"] is None
     assert told["sentence"].endswith("own passes them but is clearly worse.")
+
+
+def test_too_few_groups_are_counted_as_groups() -> None:
+    few = document(model("a"), model("b"), ranked=False, signature={"unit": "groups", "groups": 5})
+    sentence = recommendation(few)["sentence"]
+    assert sentence == "300 documents in 5 groups are too few to rank models; 30 groups allow a first ranking."
