@@ -35,7 +35,7 @@ ALIVE_SECONDS = 30
 
 
 def comparison(experiment: Experiment, *, metric: str = "") -> Document:
-    """The whole comparison, for `metric` (a part name; the primary metric when empty): see docs/api.md for its shape.
+    """The whole comparison, for `metric` (a part name; the primary metric when empty): `shapes` describes it.
 
     Candidates come best first on that metric. A number that was not computed is None, and `states` or `problem`
     say why. Raises KeyError for a part that this experiment does not have.
