@@ -28,6 +28,9 @@ NAME_WIDTH = 12
 WIDTH = 140
 """Columns of the table when nobody looks at it: a pipe or a log has no width of its own."""
 
+LINE_EVERY = 15.0
+"""Seconds between lines of progress where the output is no terminal, and a bar would not be seen."""
+
 
 def run(
     experiment: Experiment,
@@ -66,8 +69,12 @@ def watch(experiment: Experiment, *, every: float = 0.5, as_long_as: Callable[[]
     )
     with Progress(*columns, console=console, transient=not console.is_terminal) as bar:
         task = bar.add_task("planning", total=None, left="")
+        next_line = time.monotonic() + LINE_EVERY
         while True:
             now = comparing.progress(experiment)
+            if not console.is_terminal and time.monotonic() > next_line:
+                next_line += LINE_EVERY
+                console.print(f"{_doing(now)}: {now['done']} of {now['total']} {_left(now)}", highlight=False)
             bar.update(
                 task, description=_doing(now), completed=now["done"], total=now["total"] or None, left=_left(now)
             )
