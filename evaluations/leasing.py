@@ -30,6 +30,10 @@ class Fenced(Exception):
     """Another worker owns the unit now, or it was cancelled: stop, and drop what was not yet written."""
 
 
+class Stopped(Exception):
+    """The worker is shutting down, or the experiment no longer runs: give the unit back."""
+
+
 @dataclass
 class Lease:
     """A claimed unit. `stop` is set by the renewer when the experiment no longer runs."""

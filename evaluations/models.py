@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -15,6 +16,9 @@ from datasets_app.models import Dataset, Example
 from evaluations import states
 from lumigator.models import OwnedQuerySet, Team
 from models_registry.models import Connection, ModelEntry
+from models_registry.providers import Output
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Experiment(models.Model):
@@ -218,10 +222,35 @@ class Generation(models.Model):
     def __str__(self) -> str:
         return f"{self.candidate} on example {self.example_id}: {self.status}"
 
+    @classmethod
+    def of(cls, candidate: Candidate, output: Output, cost: int | None = None) -> Generation:
+        """What a provider's output is as a row, unsaved; `cost` in micro-dollars."""
+        return cls(
+            candidate=candidate,
+            example_id=output.key,
+            status=output.status,
+            text=_storable(output.text),
+            reasoning=_storable(output.reasoning),
+            error_code=output.error_code,
+            error=_storable(output.error)[:2000],
+            finish_reason=output.finish_reason[:40],
+            input_tokens=output.input_tokens,
+            input_tokens_read=output.input_tokens_read,
+            cached_tokens=output.cached_tokens,
+            output_tokens=output.output_tokens,
+            latency_ms=output.latency_ms,
+            cost_micro=cost,
+        )
+
     @property
     def was_truncated(self) -> bool:
         """Whether the model read less than the document (token counts permitting)."""
         return bool(self.input_tokens and self.input_tokens_read and self.input_tokens_read < self.input_tokens)
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL keeps neither NUL nor half a surrogate pair, and a model may write either: they become U+FFFD."""
+    return UNSTORABLE.sub("\ufffd", text)
 
 
 class Call(models.Model):

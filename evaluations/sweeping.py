@@ -13,8 +13,8 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Min, Q
 
 from evaluations import poison
+from evaluations.calling import abandon_calls, abandon_orphans
 from evaluations.models import Experiment, WorkUnit
-from evaluations.running import abandon_calls, abandon_orphans
 from evaluations.steering import finalize_when_complete, settle_cancelled
 
 log = logging.getLogger(__name__)

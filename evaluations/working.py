@@ -22,7 +22,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.db.models.functions import Now
 from redis.exceptions import RedisError
 
-from evaluations import leasing, planning, running, scoring, sweeping
+from evaluations import calling, leasing, planning, running, scoring, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Candidate, Worker
@@ -213,7 +213,7 @@ class WorkerProcess:
                 running.generate(lease, candidate, model, self.is_stopping, self._must_drop)
         except Fenced as exc:
             log.warning("%s", exc)
-        except running.Stopped:
+        except leasing.Stopped:
             leasing.release(lease)
         except ProviderError as exc:
             if exc.failure == "stop":
@@ -232,10 +232,10 @@ class WorkerProcess:
         if candidate.problem:
             raise ProviderError(candidate.problem, code=candidate.problem_code, failure="stop")
         try:
-            running.refuse_by_policy(candidate)
+            calling.refuse_by_policy(candidate)
             return self.models.get(candidate, lambda: lease.must_stop or self.is_stopping())
         except HostCancelled:
-            raise running.Stopped from None
+            raise leasing.Stopped from None
         except ProviderError as exc:
             if exc.failure == "stop":
                 raise

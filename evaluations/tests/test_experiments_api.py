@@ -15,7 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from datasets_app.ingest import ingest
-from evaluations import planning, shapes
+from evaluations import calling, planning, shapes
 from evaluations.models import Candidate, Experiment, Generation, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
 from lumigator.models import AuditEvent, Membership
@@ -386,7 +386,7 @@ def wired(atlas):
 
 
 def test_the_plan_bounds_the_cost_of_priced_models(bobs, atlas, dataset, wired):
-    from evaluations import running, tasks
+    from evaluations import tasks
     from models_registry.providers import Request
 
     paid(atlas, price_in="2.5", price_out="10", window=120)
@@ -395,7 +395,7 @@ def test_the_plan_bounds_the_cost_of_priced_models(bobs, atlas, dataset, wired):
     row, free = plan["candidates"]
     candidate = Candidate.objects.get(label="paid")
     prompts = [tasks.render(candidate.spec["prompt"], text) for text in DOCUMENTS]
-    exact = [running.worst_case_micro(candidate, Request(key=1, source="", prompt=prompt)) for prompt in prompts]
+    exact = [calling.worst_case_micro(candidate, Request(key=1, source="", prompt=prompt)) for prompt in prompts]
     assert sum(exact) <= row["worst_case_cost_usd"] * 1e6 <= sum(exact) + 2 * len(exact)
     assert free["worst_case_cost_usd"] == 0
     assert plan["worst_case_cost_usd"] == row["worst_case_cost_usd"]

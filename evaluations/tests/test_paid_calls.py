@@ -20,7 +20,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from evaluations import comparing, leasing, planning, running, steering, sweeping
+from evaluations import calling, comparing, leasing, planning, running, steering, sweeping
 from evaluations.models import Aggregate, Call, Candidate, Experiment, Generation, WorkUnit
 from evaluations.pacing import Pace
 from evaluations.steering import locked
@@ -30,6 +30,7 @@ from lumigator.models import Team
 from models_registry import choosing
 from models_registry.models import Connection, ModelEntry
 from models_registry.pricing import cost_micro
+from models_registry.providers import ProviderError
 from models_registry.testing_api import Call as Seen
 from models_registry.testing_api import Canned, TestingApi, completion, error
 
@@ -84,7 +85,7 @@ def api(settings) -> Iterator[Api]:
 
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(calling, "BACKOFF_SECONDS", 0.01)
 
 
 def connect(team: Team, api: Api, scheme: str = "openai", *, key: str = KEY, **fields: Any) -> Connection:
@@ -536,7 +537,7 @@ def test_a_worker_that_stops_begins_no_call_and_repeats_none(atlas, api, drops):
             api.closing.wait(3.0)
 
     api.before_answer = before_answer
-    with pytest.raises(running.Stopped):
+    with pytest.raises(leasing.Stopped):
         running.generate(lease, candidate, worker.models.get(candidate), stopping.is_set, lambda: drops)
     assert leasing.release(lease)
     assert len(api.calls) == 8
@@ -557,7 +558,7 @@ def test_calls_of_a_dead_worker_are_billed_at_their_most(atlas, api):
     experiment = ask(atlas, api)
     _, candidate, lease = begun(experiment)
     request = next(iter(running._requests(lease, candidate)))
-    call = running._reserve(lease, candidate, request)
+    call = calling.reserve(lease, candidate, request)
     assert call is not None
     WorkUnit.objects.filter(pk=lease.unit.pk).update(lease_until=Now())
     sweeping.sweep()
@@ -571,7 +572,7 @@ def test_calls_of_a_dead_worker_are_billed_at_their_most(atlas, api):
 def test_a_call_whose_unit_moved_on_is_settled_by_the_sweeper(atlas, api, is_held):
     experiment = ask(atlas, api)
     _, candidate, lease = begun(experiment)
-    call = running._reserve(lease, candidate, next(iter(running._requests(lease, candidate))))
+    call = calling.reserve(lease, candidate, next(iter(running._requests(lease, candidate))))
     assert call is not None
     with connection.cursor() as cursor:
         cursor.execute("UPDATE evaluations_call SET started_at = now() - interval '10 minutes'")
@@ -590,7 +591,7 @@ def test_a_candidate_is_stopped_while_another_worker_calls_for_it(atlas, api):
     def refused() -> None:
         other = leasing.claim("generate", "another worker", candidate=candidate.pk)
         assert other is not None
-        running.stop_candidate(candidate, running.ProviderError("no more of this", code="auth", failure="stop"))
+        running.stop_candidate(candidate, ProviderError("no more of this", code="auth", failure="stop"))
 
     api.before_answer = once(refused)
     with pytest.raises(leasing.Fenced):
