@@ -87,7 +87,7 @@ def _install_browser() -> None:
     try:
         if shutil.which("apt-get") and os.geteuid() == 0:
             _run(["apt-get", "update", "-qq"])
-            _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"])
+            _run(["apt-get", "install", "-y", "-qq", "chromium"])
         else:
             _run([sys.executable, "-m", "playwright", "install", "chromium"])
     except subprocess.CalledProcessError:
