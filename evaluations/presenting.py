@@ -148,7 +148,8 @@ class Shown:
         rest = [row for row in self.rows if not row.get("best_group")]
         groups = [Group(self._heading(best), [self._line(row) for row in best])]
         if rest:
-            groups.append(Group("The others", [self._line(row) for row in rest]))
+            heading = "The baselines" if all(row["is_baseline"] for row in rest) else "The others"
+            groups.append(Group(heading, [self._line(row) for row in rest]))
         return groups
 
     def _heading(self, best: list[Row]) -> str:

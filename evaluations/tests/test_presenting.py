@@ -36,7 +36,7 @@ def test_a_model_that_leaves_every_other_behind_is_called_clearly_best() -> None
 def test_a_model_without_a_rival_is_not_called_best() -> None:
     document = samples.comparison()
     document["candidates"] = [row for row in document["candidates"] if row["is_baseline"] or row["candidate"] == 1]
-    assert headings(document) == ["The only model", "The others"]
+    assert headings(document) == ["The only model", "The baselines"]
 
 
 @pytest.mark.parametrize(
