@@ -226,6 +226,8 @@ def _kind(address: Address) -> str:
         return "a cloud metadata or link-local address"
     if address.version == 6 and address not in GLOBAL_UNICAST and address not in NAT64:
         return "a private or reserved address"
+    if address.version == 6 and address.sixtofour is not None:
+        return ""  # as public as the IPv4 address in it, which is judged too; Python 3.11.2 and 3.11.7 disagree on it
     if not address.is_global or any(address in network for network in NOT_PUBLIC if network.version == address.version):
         return "a private address" if address.is_private else "a private or reserved address"
     return ""
