@@ -8,6 +8,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from lumigator.access import record
+from lumigator.admin import Audited
 from lumigator.models import Membership, Role, Team
 from models_registry import adding, choosing, connecting
 from models_registry.forms import Parameters
@@ -17,7 +18,7 @@ from models_registry.models import Connection, ModelEntry, ModelRoot
 OWN_TEAMS = ("team", admin.RelatedOnlyFieldListFilter)
 
 
-class OfATeam(admin.ModelAdmin):
+class OfATeam(Audited):
     """Shows staff the things of their own teams, superusers everything, and writes every change to the audit log."""
 
     def get_queryset(self, request):
@@ -30,19 +31,6 @@ class OfATeam(admin.ModelAdmin):
         if db_field.name == "team" and not request.user.is_superuser:
             kwargs["queryset"] = Team.objects.filter(memberships__user=request.user)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
-
-    def log_addition(self, request, obj, message):
-        record(request, f"admin.{self.opts.model_name}.add", obj)
-        return super().log_addition(request, obj, message)
-
-    def log_change(self, request, obj, message):
-        record(request, f"admin.{self.opts.model_name}.change", obj)
-        return super().log_change(request, obj, message)
-
-    def log_deletions(self, request, queryset):
-        for obj in queryset:
-            record(request, f"admin.{self.opts.model_name}.delete", obj)
-        return super().log_deletions(request, queryset)
 
     def _switch(self, request, queryset, enabled):
         changed = queryset.exclude(enabled=enabled)
@@ -263,7 +251,7 @@ class ConnectionAdmin(OfATeam):
 
 
 @admin.register(ModelRoot)
-class ModelRootAdmin(admin.ModelAdmin):
+class ModelRootAdmin(Audited):
     """Superusers only: a root opens a folder of this machine to every team (SECURITY S24)."""
 
     list_display = ("name", "path", "created_at")
