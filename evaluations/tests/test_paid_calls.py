@@ -497,13 +497,16 @@ def begun(experiment: Experiment) -> tuple[WorkerProcess, Candidate, leasing.Lea
 
 
 def once(step: Callable[[], Any]) -> Callable[[Seen], None]:
-    """Something that the server does before its first answer."""
-    first = threading.Lock()
+    """Something that the server does before its first answer; no other call is answered before it is done."""
+    doing = threading.Lock()
+    done = threading.Event()
 
     def before_answer(call: Seen) -> None:
-        if first.acquire(blocking=False):
-            step()
-            connection.close()
+        with doing:
+            if not done.is_set():
+                step()
+                connection.close()
+                done.set()
 
     return before_answer
 
