@@ -4,7 +4,7 @@ set -e
 cd "$(dirname "$0")/.."
 lock="uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"
 lock="$lock --override requirements/no-torch.txt --no-emit-package torch"
-$lock "$@" pyproject.toml --extra worker --extra embedded --extra demo --extra test -o requirements/test.txt
+$lock "$@" pyproject.toml --extra worker --extra embedded --extra demo --extra fast --extra fast-cpu --extra test -o requirements/test.txt
 $lock -c requirements/test.txt pyproject.toml -o requirements/base.txt
 $lock -c requirements/test.txt pyproject.toml --extra worker -o requirements/worker.txt
 $lock -c requirements/test.txt pyproject.toml --extra worker --extra embedded --extra demo -o requirements/demo.txt

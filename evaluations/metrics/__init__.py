@@ -15,6 +15,9 @@ from functools import cache
 from hashlib import sha256
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lumigator.discovery import discover
 
 Options = Mapping[str, Any]
@@ -46,6 +49,20 @@ class Absent:
 Value = float | Absent
 
 
+class Counted(float):
+    """A value with the `counts` it was made of, from which `Corpus.value` makes the value of many outputs together.
+
+    Counts are whole numbers, as many for every item, and the counts of several items are their sums.
+    """
+
+    counts: tuple[int, ...]
+
+    def __new__(cls, value: float, counts: Sequence[int]) -> Counted:
+        made = super().__new__(cls, value)
+        made.counts = tuple(counts)
+        return made
+
+
 @dataclass(frozen=True)
 class Part:
     """One number of a metric: its public name, its label, the range `low`..`high` and which way is better.
@@ -62,6 +79,47 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Corpus:
+    """A number of the whole corpus that is no mean of numbers of its examples (BLEU as papers print it).
+
+    `part` names it; `of` is the part whose scores are `Counted`; `value(totals, options)` turns sums of counts, an
+    array of shape (…, k), into values of shape (…). It is shown with its interval and never tested per document.
+    """
+
+    part: Part
+    of: str
+    value: Callable[[NDArray[np.int64], Options], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A value that is known: this `item` with these `options` must score `expected` within `tolerance`.
+
+    `source` says where the value comes from ("NLTK's docstring"), for somebody who wants to look it up.
+    """
+
+    title: str
+    item: Item
+    expected: Mapping[str, float]
+    source: str
+    options: Options = field(default_factory=dict)
+    tolerance: float = 1e-9
+
+
+EXAMPLE = Item(
+    text="The council approved the budget for 2024. Fees for parking will rise by ten percent.",
+    references=("On Monday the town council passed the 2024 budget; parking fees go up by 10 percent.",),
+    source=(
+        "The town council met on Monday evening to discuss the budget for 2024. After three hours of debate the council "
+        "approved the budget with nine votes to four. Taxes on property stay as they are. Fees for parking in the "
+        "centre will rise by ten percent from January, which the shopkeepers' association called a mistake. The "
+        "council meets again in March."
+    ),
+)
+"""The worked example of the guide: every metric scores this one output, so that the metrics can be compared."""
+
+
+@dataclass(frozen=True)
 class Metric:
     """A plug-in. `score(items, options)` returns, for every item in order, {part name: Value} with every part.
 
@@ -71,6 +129,10 @@ class Metric:
     * `signature(options)`: everything that decides the number (library versions, tokenizer, stemming, sentence
       splitting, reference aggregation, encoder, …) as a flat mapping; two different signatures are never compared.
     * `available()`: an empty string, or why this installation cannot compute it ("the encoder … is not installed").
+    * `languages`: what it is made for, as ISO 639-1 codes ("en"); empty when it does not matter.
+    * `cost`: what computing it costs, in a sentence with figures.
+    * `checks`: published or reference values; `lumigator selfcheck` computes them on this installation.
+    * `corpus`: a value of all outputs together, where the mean over documents is not what papers print.
     """
 
     name: str
@@ -84,10 +146,19 @@ class Metric:
     queue: Literal["cpu", "gpu"] = "cpu"
     defaults: Options = field(default_factory=dict)
     available: Callable[[Options], str] = lambda options: ""
+    languages: tuple[str, ...] = ()
+    cost: str = ""
+    checks: tuple[Check, ...] = ()
+    corpus: Corpus | None = None
 
     def part(self, name: str) -> Part:
-        """The part called `name`. Raises KeyError."""
-        return {part.name: part for part in self.parts}[name]
+        """The part called `name`, also that of the corpus. Raises KeyError."""
+        return {part.name: part for part in self.all_parts}[name]
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The parts of an example, then that of the corpus."""
+        return (*self.parts, self.corpus.part) if self.corpus else self.parts
 
     def sign(self, options: Options) -> tuple[str, dict[str, Any]]:
         """(digest, signature): the first 16 hex digits of the SHA-256 of the signature's canonical JSON."""
@@ -107,7 +178,7 @@ def part_owner() -> dict[str, Metric]:
     """{part name: its metric}. Raises ValueError when two metrics share a part name."""
     owners: dict[str, Metric] = {}
     for metric in available().values():
-        for part in metric.parts:
+        for part in metric.all_parts:
             if part.name in owners:
                 raise ValueError(f"the metric part {part.name!r} belongs to {owners[part.name].name} and {metric.name}")
             owners[part.name] = metric
