@@ -110,7 +110,7 @@ EXAMPLE = Item(
     text="The council approved the budget for 2024. Fees for parking will rise by ten percent.",
     references=("On Monday the town council passed the 2024 budget; parking fees go up by 10 percent.",),
     source=(
-        "The town council met on Monday evening to discuss the budget for 2024. After three hours of debate the council "
+        "The town council met on Monday evening to discuss the budget for 2024. After three hours of debate it "
         "approved the budget with nine votes to four. Taxes on property stay as they are. Fees for parking in the "
         "centre will rise by ten percent from January, which the shopkeepers' association called a mistake. The "
         "council meets again in March."
