@@ -28,5 +28,15 @@ def score(experiment_id: int, metric: str) -> None:
 
 
 @dramatiq.actor(queue_name="cpu", broker=doorbell.broker)
+def selfcheck() -> None:
+    current().selfcheck()
+
+
+@dramatiq.actor(queue_name="gpu", broker=doorbell.broker)
+def check(check_id: int) -> None:
+    current().check(check_id)
+
+
+@dramatiq.actor(queue_name="cpu", broker=doorbell.broker)
 def finalize(experiment_id: int) -> None:
     current().finalize(experiment_id)

@@ -12,8 +12,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from evaluations import comparing, metrics, states, steering
+from evaluations import metrics, states, steering
 from evaluations.models import (
+    ALIVE_SECONDS,
     Aggregate,
     Call,
     Candidate,
@@ -22,6 +23,7 @@ from evaluations.models import (
     Generation,
     Preference,
     Score,
+    SelfCheck,
     Signature,
     Worker,
     WorkUnit,
@@ -439,6 +441,20 @@ class PreferenceAdmin(Written):
     team_path = "experiment__team"
 
 
+@admin.register(SelfCheck)
+class SelfCheckAdmin(ReadOnly):
+    list_display = ("id", "asked_by", "asked_at", "host", "done_at", "outcome")
+    list_select_related = ("asked_by",)
+    show_full_result_count = False
+
+    @admin.display(description="outcome")
+    def outcome(self, check):
+        if check.done_at is None:
+            return state_mark({"tone": "busy", "label": "Waiting"})
+        met = check.report["passed"]
+        return state_mark({"tone": "good", "label": "Met"} if met else {"tone": "bad", "label": "Differs"})
+
+
 @admin.register(Worker)
 class WorkerAdmin(ReadOnly):
     list_display = ("name", "life", "queues", "version", "started_at", "seen_at", "stopped_at")
@@ -451,5 +467,5 @@ class WorkerAdmin(ReadOnly):
     def life(self, worker):
         if worker.stopped_at:
             return state_mark({"tone": "calm", "label": "Stopped"})
-        silent = (timezone.now() - worker.seen_at).total_seconds() > comparing.ALIVE_SECONDS
+        silent = (timezone.now() - worker.seen_at).total_seconds() > ALIVE_SECONDS
         return state_mark({"tone": "warn", "label": "Silent"} if silent else {"tone": "good", "label": "Alive"})

@@ -18,7 +18,9 @@ def announce(kind: str, experiment: Experiment, *, metric: str = "") -> None:
     elif kind == "finalize":
         doorbell.ring("finalize", "cpu", experiment.pk)
     elif kind == "score":
-        doorbell.ring("score", "cpu", experiment.pk, metric)
+        ready = WorkUnit.objects.filter(experiment=experiment, state="ready", kind="score", metric=metric)
+        for queue in ready.values_list("queue", flat=True).distinct():
+            doorbell.ring("score", queue, experiment.pk, metric)
     else:
         _announce_ready(experiment)
 

@@ -26,7 +26,7 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
 from datasets_app.models import Example
-from evaluations import comparing, downloading, forecasting, importing, metrics, planning, states, steering
+from evaluations import comparing, downloading, forecasting, importing, planning, states, steering
 from evaluations.models import Candidate, Experiment
 from evaluations.shapes import (
     AddedSerializer,
@@ -37,7 +37,6 @@ from evaluations.shapes import (
     ExamplePageSerializer,
     ExperimentDetailSerializer,
     ExperimentSerializer,
-    MetricListSerializer,
     ModelWishSerializer,
     NewExperimentSerializer,
     PlanSerializer,
@@ -49,7 +48,7 @@ from evaluations.shapes import (
 )
 from evaluations.steering import locked
 from lumigator.access import record, team_of
-from lumigator.api import Conflict, Pages, idempotent
+from lumigator.api import Conflict, Pages, idempotent, only
 from lumigator.parsing import StrictJSON
 from lumigator.schema import problem
 
@@ -70,21 +69,13 @@ BODIES: dict[str | None, type[serializers.BaseSerializer[Any]]] = {
     "create": NewExperimentSerializer,
     "partial_update": ChangeSerializer,
     "add_candidate": ModelWishSerializer,
-    **dict.fromkeys(("start", "pause", "resume", "cancel"), Strict),
+    **dict.fromkeys(("start", "pause", "resume", "cancel", "rescore"), Strict),
 }
 
 
 def refused(error: planning.Refused, **places: str) -> ValidationError:
     """The sentences of `planning.Refused` as the fields' errors; `places` renames fields to those of the body."""
     return ValidationError({places.get(field, field): sentences for field, sentences in error.errors.items()})
-
-
-def only(request: Request, *names: str) -> None:
-    """Raises ValidationError for a query parameter that nobody reads."""
-    unknown = [name[:60] for name in request.query_params if name not in names]
-    if unknown:
-        known = f"; there is {', '.join(names)}" if names else ""
-        raise ValidationError({name: [f"there is no such parameter here{known}"] for name in unknown[:20]})
 
 
 class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experiment]):
@@ -239,6 +230,16 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     @idempotent
     def cancel(self, request: Request, pk: str) -> Response:
         return self._change(request, "cancel", steering.cancel)
+
+    @extend_schema(
+        summary="Score anew what the metrics of today sign differently; the old scores stay beside the new ones",
+        request=None,
+        responses={202: ProgressSerializer, 409: NOT_NOW},
+    )
+    @action(detail=True, methods=["post"])
+    @idempotent
+    def rescore(self, request: Request, pk: str) -> Response:
+        return self._change(request, "rescore", steering.rescore)
 
     def _change(self, request: Request, verb: str, change: Callable[[Experiment], bool]) -> Response:
         _nothing(request)
@@ -480,35 +481,5 @@ def _next(request: Request, after: str) -> str | None:
     return request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
 
 
-# --- metrics --------------------------------------------------------------------------------------------------------
-
-
-class MetricViewSet(viewsets.ViewSet):
-    """What this installation can measure."""
-
-    @extend_schema(summary="Every metric with its parts, its options and whether it can be computed here",
-                   responses=MetricListSerializer)  # fmt: skip
-    def list(self, request: Request) -> Response:
-        only(request)
-        found = [_metric(metric) for metric in metrics.available().values()]
-        return Response({"results": found, "next": None, "previous": None})
-
-
-def _metric(metric: metrics.Metric) -> dict[str, Any]:
-    why_not = metric.available(metric.defaults)
-    return {
-        "name": metric.name,
-        "label": metric.label,
-        "about": metric.about,
-        "parts": [comparing._part(part.name) for part in metric.parts],
-        "options": dict(metric.defaults),
-        "needs_reference": metric.needs_reference,
-        "needs_source": metric.needs_source,
-        "available": not why_not,
-        "why_not": why_not,
-    }
-
-
 router = DefaultRouter()
 router.register("experiments", ExperimentViewSet, basename="api-experiment")
-router.register("metrics", MetricViewSet, basename="api-metric")

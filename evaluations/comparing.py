@@ -16,8 +16,8 @@ from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from datasets_app.models import Example
-from evaluations import recommending, states
-from evaluations.metrics import Part, part_owner
+from evaluations import recommending, rescoring, states
+from evaluations.metrics import Part, available, part_owner
 from evaluations.models import (
     Aggregate,
     Candidate,
@@ -31,7 +31,6 @@ from evaluations.models import (
 )
 
 Document = dict[str, Any]
-ALIVE_SECONDS = 30
 
 
 def comparison(experiment: Experiment, *, metric: str = "") -> Document:
@@ -55,13 +54,14 @@ def comparison(experiment: Experiment, *, metric: str = "") -> Document:
         "experiment": _experiment(experiment),
         "dataset": _dataset(experiment),
         "primary_metric": primary,
-        "parts": [_part(part) for part in signatures],
+        "parts": [described(part) for part in signatures],
         "reference_candidate": told.get("leader"),
         "ranked": bool(told.get("ranked")),
         "detectable": told.get("detectable"),
         "candidates": rows,
         "pairs": pairs,
         "warnings": told.get("warnings", []),
+        "rescored": rescoring.changes(experiment),
         "signature": {**told.get("signature", {}), "metrics": _signature_details(signatures)},
     }
     document["alarms"] = recommending.alarms(document)
@@ -70,27 +70,28 @@ def comparison(experiment: Experiment, *, metric: str = "") -> Document:
 
 
 def _signatures(experiment: Experiment) -> dict[str, str]:
-    """{part: digest} in the order of the metrics: for each part the signature that most candidates have."""
-    found = (
-        Aggregate.objects.filter(candidate__experiment=experiment)
-        .values_list("part", "signature")
-        .annotate(n=Count("pk"), newest=Max("pk"))
-    )
-    best: dict[str, tuple[int, int, str]] = {}
-    for part, digest, n, newest in found:
-        best[part] = max(best.get(part, (0, 0, "")), (n, newest, digest))
+    """{part: digest} in the order of the metrics: the signature that planning settled, where it has numbers (a
+    metric that is being scored anew has none yet), else the one that most candidates have."""
+    found = Aggregate.objects.filter(candidate__experiment=experiment).values_list("part", "signature")
+    best: dict[str, tuple[int, str]] = {}
+    for part, digest, n in found.annotate(n=Count("pk")):
+        best[part] = max(best.get(part, (0, "")), (n, digest))
+    settled = {(frozen["name"], frozen.get("signature")) for frozen in experiment.metrics}
+    owners = part_owner()
+    for part, digest in found.distinct():
+        if part in owners and (owners[part].name, digest) in settled:
+            best[part] = (0, digest)
     order = [part.name for frozen in experiment.metrics for part in _parts_of(frozen["name"])]
-    return {part: best[part][2] for part in order if part in best}
+    return {part: best[part][1] for part in order if part in best}
 
 
 def _parts_of(metric: str) -> tuple[Part, ...]:
-    from evaluations.metrics import available
-
     found = available().get(metric)
-    return found.parts if found else ()
+    return found.all_parts if found else ()
 
 
-def _part(name: str) -> Document:
+def described(name: str) -> Document:
+    """A part in the words of the API. Raises KeyError."""
     part = part_owner()[name].part(name)
     return {
         "name": part.name,
@@ -320,19 +321,14 @@ def _candidate_progress(experiment: Experiment, per: dict[int, Counter[str]]) ->
 
 def workers_alive() -> int:
     """How many worker processes gave a sign of life in the last half minute."""
-    return _alive().count()
+    return Worker.objects.alive().count()
 
 
 def is_served(experiment: Experiment) -> bool:
     """Whether workers are alive for every queue that the experiment needs."""
     needed = {"cpu", *experiment.candidates.values_list("queue", flat=True)}
-    return needed <= {queue for queues in _alive().values_list("queues", flat=True) for queue in queues}
-
-
-def _alive() -> QuerySet[Worker]:
-    from evaluations.leasing import _in
-
-    return Worker.objects.filter(stopped_at=None, seen_at__gt=_in(-ALIVE_SECONDS))
+    alive = Worker.objects.alive().values_list("queues", flat=True)
+    return needed <= {queue for queues in alive for queue in queues}
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.utils import timezone
 
-from evaluations import leasing, stats
+from evaluations import leasing, resampling, stats
 from evaluations.leasing import Lease
-from evaluations.metrics import part_owner
+from evaluations.metrics import Metric, part_owner
 from evaluations.models import Aggregate, Call, Candidate, Contrast, Experiment, Generation, Signature, WorkUnit
 from evaluations.steering import locked, settle_cancelled
 
 CHUNK = 10_000
+BOOTSTRAP_LEAST = 30
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Table:
     signature: str
     matrix: np.ndarray[Any, Any]
     states: dict[int, Counter[str]] = field(default_factory=dict)
+    counts: dict[int, tuple[list[int], list[list[int]]]] = field(default_factory=dict)
+    """{candidate: (rows, their counts)} where the metric has a value of the whole corpus."""
 
 
 def finalize(lease: Lease) -> None:
@@ -47,6 +50,7 @@ def finalize(lease: Lease) -> None:
     aggregates = [
         row for table in tables for row in _aggregates(candidates, table, comparisons[table.part, table.signature])
     ]
+    aggregates += [row for table in tables for row in _of_the_corpus(experiment, table, groups)]
     contrasts = [
         row for table in tables for row in _contrasts(experiment, table, comparisons[table.part, table.signature])
     ]
@@ -97,11 +101,11 @@ def _tables(candidates: list[Candidate], documents: dict[int, int]) -> list[Tabl
     owners = part_owner()
     with connection.chunked_cursor() as cursor:  # on the server: there may be a hundred million rows
         cursor.execute(
-            "SELECT part, signature_id, candidate_id, example_id, value, state FROM evaluations_score"
+            "SELECT part, signature_id, candidate_id, example_id, value, state, counts FROM evaluations_score"
             " WHERE candidate_id = ANY(%s)",
             [list(column)],
         )
-        for part, signature, candidate, example, value, state in _fetched(cursor):
+        for part, signature, candidate, example, value, state, counts in _fetched(cursor):
             if part not in owners or example not in documents:
                 continue
             table = tables.get((part, signature))
@@ -115,6 +119,10 @@ def _tables(candidates: list[Candidate], documents: dict[int, int]) -> list[Tabl
                 value = described.low if described.higher_is_better else described.high
             if value is not None:
                 table.matrix[documents[example], column[candidate]] = value
+            if counts is not None:
+                rows, kept = table.counts.setdefault(candidate, ([], []))
+                rows.append(documents[example])
+                kept.append(counts)
     return [tables[key] for key in sorted(tables)]
 
 
@@ -172,6 +180,45 @@ def _aggregates(candidates: list[Candidate], table: Table, found: stats.Comparis
             )
         )
     return rows
+
+
+def _of_the_corpus(experiment: Experiment, table: Table, groups: list[str | None] | None) -> Iterator[Aggregate]:
+    """The value of all outputs together, from the sums of their counts; its interval by bootstrap of the groups, and
+    none below BOOTSTRAP_LEAST of them, where the bootstrap is too narrow. An output that failed has no counts."""
+    corpus = part_owner()[table.part].corpus
+    if corpus is None or corpus.of != table.part:
+        return
+    options = _options(experiment, part_owner()[table.part])
+    for candidate, (rows, kept) in table.counts.items():
+        order = np.argsort(rows)
+        counts = np.array(kept, dtype=np.int64)[order]
+        labels = None if groups is None else [groups[row] for row in np.array(rows)[order]]
+        sums = resampling.by_group(counts.astype(float), labels).sums
+        low = high = None
+        if len(sums) >= BOOTSTRAP_LEAST:
+            drawn = resampling.bootstrap_totals(sums, seed=experiment.seed)
+            values = corpus.value(np.rint(drawn).astype(np.int64), options)
+            low, high = (float(value) for value in np.percentile(values, [2.5, 97.5]))
+        yield Aggregate(
+            candidate_id=candidate,
+            part=corpus.part.name,
+            signature_id=table.signature,
+            mean=_finite(float(corpus.value(counts.sum(axis=0), options))),
+            low=_finite(low),
+            high=_finite(high),
+            method="" if low is None else "bootstrap",
+            n=len(rows),
+            n_groups=len(sums),
+            states={"value": len(rows), **{k: n for k, n in table.states[candidate].items() if k != "value"}},
+            digest=sha256(counts.tobytes()).hexdigest(),
+        )
+
+
+def _options(experiment: Experiment, metric: Metric) -> dict[str, Any]:
+    asked: dict[str, Any] = next(
+        (frozen["options"] for frozen in experiment.metrics if frozen["name"] == metric.name), {}
+    )
+    return {**metric.defaults, **asked}
 
 
 def _contrasts(experiment: Experiment, table: Table, found: stats.Comparison) -> list[Contrast]:
@@ -288,12 +335,18 @@ def cost_of(candidate: Candidate) -> int | None:
 
 def recomputed(aggregate: Aggregate) -> float | None:
     """The mean of the rows behind an aggregate, computed afresh: for `doctor` and the fault tests (I3)."""
-    described = part_owner()[aggregate.part].part(aggregate.part)
+    metric = part_owner()[aggregate.part]
+    described = metric.part(aggregate.part)
     rows = Signature.objects.filter(pk=aggregate.signature_id)
     if not rows.exists():
         return None
     from evaluations.models import Score
 
+    if metric.corpus and metric.corpus.part is described:
+        mine = Score.objects.filter(candidate=aggregate.candidate_id, part=metric.corpus.of)
+        counted = mine.filter(signature=aggregate.signature_id, counts__isnull=False).values_list("counts", flat=True)
+        totals = np.array(list(counted), dtype=np.int64).sum(axis=0)
+        return float(metric.corpus.value(totals, _options(aggregate.candidate.experiment, metric)))
     values = []
     for value, state in Score.objects.filter(
         candidate=aggregate.candidate_id, part=aggregate.part, signature=aggregate.signature_id

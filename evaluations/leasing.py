@@ -67,23 +67,43 @@ WHERE id = (
     WHERE unit.state = 'ready' AND unit.kind = %(kind)s AND unit.next_at <= clock_timestamp()
       AND experiment.state = CASE unit.kind WHEN 'plan' THEN 'planning' ELSE 'running' END
       {filters}
-    ORDER BY unit.id LIMIT 1
+    ORDER BY {order} unit.id LIMIT 1
     FOR UPDATE OF unit SKIP LOCKED
 )
 RETURNING id
 """
 
 
+NEAR = """
+unit.lo = %(near)s DESC,
+EXISTS (
+    SELECT FROM evaluations_workunit busy
+    WHERE busy.experiment_id = unit.experiment_id AND busy.state = 'leased' AND busy.kind = unit.kind
+      AND busy.metric = unit.metric AND busy.lo = unit.lo
+),
+unit.lo,
+"""
+"""Scoring goes slice by slice, not candidate by candidate: what a metric remembers of the references of a slice then
+serves all candidates, however many documents there are. Two workers take different slices."""
+
+
 def claim(
-    kind: str, owner: str, *, experiment: int | None = None, candidate: int | None = None, metric: str | None = None
+    kind: str,
+    owner: str,
+    *,
+    experiment: int | None = None,
+    candidate: int | None = None,
+    metric: str | None = None,
+    near: int | None = None,
 ) -> Lease | None:
-    """Lease the oldest ready unit of `kind` that matches, or None when there is none. Two claims never get the same."""
+    """Lease the oldest ready unit of `kind` that matches, or None when there is none. Two claims never get the same.
+    With `near`, the first index of a slice, one of that slice comes first, then those that nobody works on."""
     wanted = {"unit.experiment_id": experiment, "unit.candidate_id": candidate, "unit.metric": metric}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     filters = " ".join(f"AND {name} = %({name})s" for name in chosen)
-    values = {"owner": owner, "kind": kind, "ttl": settings.LEASE_SECONDS, **chosen}
+    values = {"owner": owner, "kind": kind, "ttl": settings.LEASE_SECONDS, "near": near, **chosen}
     with connection.cursor() as cursor:
-        cursor.execute(CLAIM.format(filters=filters), values)
+        cursor.execute(CLAIM.format(filters=filters, order="" if near is None else NEAR), values)
         row = cursor.fetchone()
     return Lease(WorkUnit.objects.get(pk=row[0])) if row else None
 

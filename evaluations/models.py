@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -18,15 +19,19 @@ from lumigator.models import OwnedQuerySet, Team
 from models_registry.models import Connection, ModelEntry
 from models_registry.providers import Output
 
+ALIVE_SECONDS = 30
+"""A worker that was not heard of for so long is gone: it says so every few seconds."""
+
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Experiment(models.Model):
     """Many candidates on one dataset. What was asked is frozen when it starts; the states are in `states.EXPERIMENT`.
 
-    `metrics` is [{name, options, signature}]. `margin` is the largest loss on the primary metric that the user would
-    accept for a cheaper model. Money is in micro-dollars. `round` grows each time work is planned again (resume, a
-    candidate or metric added), so that new units never collide with old ones.
+    `metrics` is [{name, options, signature, earlier}]: `signature` is the digest that counts, set by planning on the
+    machine that scores; `earlier` are those it replaced, whose scores stay to be compared. `margin` is the largest
+    loss on the primary metric that the user would accept for a cheaper model. Money is in micro-dollars. `round` grows
+    each time work is planned again (resume, a candidate or metric added): new units never collide with old ones.
     """
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="experiments")
@@ -309,6 +314,9 @@ class Score(models.Model):
     value = models.FloatField(null=True)
     state = models.CharField(max_length=16, blank=True, help_text="failed, not_applicable or not_computed.")
     reason = models.CharField(max_length=200, blank=True)
+    counts = ArrayField(
+        models.IntegerField(), null=True, blank=True, help_text="What it was counted from, for the corpus' value."
+    )
     signature = models.ForeignKey(Signature, on_delete=models.PROTECT, related_name="+")
 
     class Meta:
@@ -415,15 +423,45 @@ class Preference(models.Model):
         return f"{self.rater} on example {self.example_id}: {self.choice}"
 
 
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def alive(self) -> WorkerQuerySet:
+        """Those heard of within ALIVE_SECONDS, by the database's clock."""
+        since = Now() - timedelta(seconds=ALIVE_SECONDS)
+        return self.filter(stopped_at=None, seen_at__gt=since)
+
+
 class Worker(models.Model):
     """A worker process that is, or was, alive: one row each, its heartbeat renewed by the worker itself."""
 
     name = models.CharField(max_length=120, unique=True)
     queues = ArrayField(models.CharField(max_length=10))
     version = models.CharField(max_length=40, blank=True)
+    has_gpu = models.BooleanField(default=False)
     started_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())
     stopped_at = models.DateTimeField(null=True)
 
+    objects = WorkerQuerySet.as_manager()
+
     def __str__(self) -> str:
         return self.name
+
+
+class SelfCheck(models.Model):
+    """One run of the metrics' known values on the machine of a worker: asked for by a person, done by a worker.
+
+    `report` is what `selfchecking.report()` tells. One that a worker began and never ended may be taken up again.
+    """
+
+    asked_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    asked_at = models.DateTimeField(auto_now_add=True)
+    begun_at = models.DateTimeField(null=True)
+    done_at = models.DateTimeField(null=True)
+    host = models.CharField(max_length=120, blank=True)
+    report = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"self-check {self.pk} ({'done on ' + self.host if self.done_at else 'waiting'})"

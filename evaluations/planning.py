@@ -19,7 +19,7 @@ from evaluations import metrics as metric_plugins
 from evaluations import tasks
 from evaluations.announcing import announce
 from evaluations.leasing import Lease, close, fenced
-from evaluations.models import Candidate, Experiment, Generation, Score, WorkUnit
+from evaluations.models import Candidate, Experiment, Generation, Score, Worker, WorkUnit
 from evaluations.steering import finalize_when_complete, settle_cancelled
 from lumigator.models import Team
 from models_registry import choosing
@@ -227,6 +227,7 @@ def plan(lease: Lease) -> None:
     """The plan unit: cut what has no outcome or no score into units. Safe to repeat."""
     experiment = lease.unit.experiment
     sample = sample_of(experiment)
+    _settle_signatures(lease, experiment)
     for candidate in experiment.candidates.all():
         if candidate.problem:
             Candidate.objects.filter(pk=candidate.pk).update(problem="", problem_code="")
@@ -241,6 +242,21 @@ def plan(lease: Lease) -> None:
             return
         if not finalize_when_complete(experiment):
             announce("sweep", experiment)
+
+
+def _settle_signatures(lease: Lease, experiment: Experiment) -> None:
+    """Write down the signature that each metric has on this machine. Another one than before (a library's new version,
+    other weights) makes all outputs be scored anew: two signatures are never compared. The old scores stay."""
+    settled = []
+    for frozen in experiment.metrics:
+        metric = metric_plugins.available()[frozen["name"]]
+        digest, _ = metric.sign(frozen["options"])
+        before = frozen.get("signature", "")
+        earlier = [each for each in [*frozen.get("earlier", []), before] if each and each != digest]
+        settled.append({**frozen, "signature": digest, "earlier": list(dict.fromkeys(earlier))})
+    with fenced(lease):
+        Experiment.objects.filter(pk=experiment.pk).update(metrics=settled)
+    experiment.metrics = settled
 
 
 def _units_for(
@@ -272,17 +288,22 @@ def score_units(
 ) -> Iterator[WorkUnit]:
     """The units that score these examples of a candidate with one metric."""
     metric = metric_plugins.available()[frozen["name"]]
+    queue = "gpu" if metric.queue == "gpu" and _a_gpu_is_there() else "cpu"
     for piece in _slices(indexes, SCORE_SLICE):
         yield WorkUnit(
             experiment=experiment,
             candidate=candidate,
             kind="score",
             metric=metric.name,
-            queue="cpu",
+            queue=queue,
             round=round_,
             lo=piece[0],
             indexes=piece,
         )
+
+
+def _a_gpu_is_there() -> bool:
+    return Worker.objects.alive().filter(has_gpu=True, queues__contains=["gpu"]).exists()
 
 
 def _unscored(candidate: Candidate, frozen: dict[str, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -294,6 +294,19 @@ def bootstrap_means(
     return means
 
 
+def bootstrap_totals(sums: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Floats:
+    """Sums of every column over each bootstrap resample of whole units: (resamples, columns) from (units, columns).
+
+    The draws are those of `bootstrap_means`, so a value made of totals is paired with the means of the same units.
+    """
+    table = np.ascontiguousarray(_table(sums))
+    totals = np.zeros((resamples, table.shape[1]))
+    if len(table):
+        for start, stop, counts in _draws(len(table), table.shape[1], resamples, seed):
+            totals[start:stop] = counts @ table
+    return totals
+
+
 def _draws(units: int, columns: int, resamples: int, seed: int) -> Iterator[tuple[int, int, Floats]]:
     """Blocks of how often each unit was drawn: rows (resamples of the block, units), each summing to `units`."""
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, DRAWS, resamples))))

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from datasets_app.models import Example
 from evaluations import leasing
 from evaluations.leasing import Lease
-from evaluations.metrics import Absent, Item, Metric, Value, available
+from evaluations.metrics import Absent, Counted, Item, Metric, Value, available
 from evaluations.models import Generation, Score, Signature, WorkUnit
 from evaluations.steering import finalize_when_complete, locked
 
@@ -140,4 +140,5 @@ def _score(generation: Generation, part: str, value: Value, signature: Signature
         score.state, score.reason = "not_computed", f"the metric gave {value}, which is no number"
     else:
         score.value = float(value)
+        score.counts = list(value.counts) if isinstance(value, Counted) else None
     return score

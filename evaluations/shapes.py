@@ -480,6 +480,31 @@ class ComparisonRowSerializer(serializers.Serializer[Any]):
     versus_leader = serializers.DictField(child=VersusLeaderSerializer())
 
 
+class ChangedSettingSerializer(serializers.Serializer[Any]):
+    what = serializers.CharField()
+    was = serializers.CharField()
+    now = serializers.CharField()
+
+
+class MovedMeanSerializer(serializers.Serializer[Any]):
+    part = serializers.CharField()
+    candidate = serializers.IntegerField()
+    label = serializers.CharField()
+    was = serializers.FloatField()
+    now = serializers.FloatField()
+    difference = serializers.FloatField()
+
+
+class RescoredSerializer(serializers.Serializer[Any]):
+    """What a changed signature of a metric did to the means. Scores of both stay, and are never averaged."""
+
+    metric = serializers.CharField()
+    was = serializers.CharField(help_text="The earlier signature's digest.")
+    now = serializers.CharField()
+    changed = ChangedSettingSerializer(many=True)
+    means = MovedMeanSerializer(many=True)
+
+
 class RecommendationSerializer(serializers.Serializer[Any]):
     sentence = serializers.CharField()
     candidate = serializers.IntegerField(allow_null=True)
@@ -501,6 +526,7 @@ class ComparisonSerializer(serializers.Serializer[Any]):
     warnings = serializers.ListField(child=serializers.CharField())
     alarms = serializers.ListField(child=serializers.CharField())
     recommendation = RecommendationSerializer()
+    rescored = RescoredSerializer(many=True)
     signature = serializers.DictField(help_text="Seed, resamples, bootstrap, alpha, correction, versions, metrics.")
 
 
@@ -564,22 +590,3 @@ class SideBySideSerializer(serializers.Serializer[Any]):
     outputs = OutputSerializer(many=True)
     previous = serializers.IntegerField(allow_null=True)
     next = serializers.IntegerField(allow_null=True)
-
-
-class MetricSerializer(serializers.Serializer[Any]):
-    name = serializers.CharField()
-    label = serializers.CharField()
-    about = serializers.CharField()
-    parts = PartSerializer(many=True)
-    options = serializers.DictField(help_text="Every option with its default.")
-    needs_reference = serializers.BooleanField()
-    needs_source = serializers.BooleanField()
-    available = serializers.BooleanField()
-    why_not = serializers.CharField(help_text="Why this installation cannot compute it; empty: it can.")
-
-
-@extend_schema_serializer(many=False)
-class MetricListSerializer(serializers.Serializer[Any]):
-    results = MetricSerializer(many=True)
-    next = serializers.URLField(allow_null=True)
-    previous = serializers.URLField(allow_null=True)

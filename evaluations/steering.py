@@ -73,6 +73,12 @@ def forget_errors(experiment: Experiment) -> int:
     return count
 
 
+def rescore(experiment: Experiment) -> bool:
+    """Score anew, with the metrics as this installation has them now, what was scored with others. False unless the
+    experiment has ended. Nothing is generated that has an outcome."""
+    return experiment.has_ended and start(experiment)
+
+
 def pause(experiment: Experiment, reason: str = "operator", problem: str = "") -> bool:
     """Stop handing out work. Workers finish the call they are in and give the rest back."""
     return experiment.move("paused", since=("running",), pause_reason=reason, problem=problem)

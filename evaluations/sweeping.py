@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Min, Q
 
-from evaluations import poison
+from evaluations import poison, probing
 from evaluations.calling import abandon_calls, abandon_orphans
-from evaluations.models import Experiment, WorkUnit
+from evaluations.models import Experiment, Worker, WorkUnit
 from evaluations.steering import finalize_when_complete, settle_cancelled
+from models_registry import trying
 
 log = logging.getLogger(__name__)
 LIMIT = 500
@@ -33,10 +34,13 @@ class Waiting:
     experiment: int
     candidate: int | None
     metric: str
+    check: int | None = None
 
     @property
     def bell(self) -> tuple[str, tuple[int | str, ...]]:
         """The name of the actor that does this, and its arguments."""
+        if self.kind == "check":
+            return "check", (self.check or 0,)
         if self.kind == "generate":
             return "advance", (self.candidate or 0,)
         return self.kind, (self.experiment, self.metric) if self.kind == "score" else (self.experiment,)
@@ -48,7 +52,9 @@ def sweep() -> int:
     for unit_id, epoch in lapsed:
         _safely(_expire, unit_id, epoch)
     _take_from_cancelled()
+    _bring_scoring_back()
     _safely(abandon_orphans, ORPHAN_SECONDS)
+    _safely(probing.mend)
     for pk in Experiment.objects.filter(state__in=("running", "cancelling"))[:LIMIT].values_list("pk", flat=True):
         _safely(_conclude, pk)
     return len(lapsed)
@@ -90,6 +96,13 @@ def _take_from_cancelled() -> None:
         )
 
 
+def _bring_scoring_back() -> None:
+    """Scoring that waits for a GPU which is gone is done on the CPU."""
+    waiting_for_gpu = WorkUnit.objects.filter(state="ready", kind="score", queue="gpu")
+    if waiting_for_gpu.exists() and not Worker.objects.alive().filter(has_gpu=True, queues__contains=["gpu"]).exists():
+        waiting_for_gpu.update(queue="cpu")
+
+
 def _conclude(pk: int) -> None:
     """End a cancelled experiment whose workers are gone; make the finalize unit that a crash may have prevented."""
     with transaction.atomic():
@@ -121,12 +134,12 @@ def waiting(queues: tuple[str, ...]) -> list[Waiting]:
     runs = Q(kind="plan", experiment__state="planning") | (~Q(kind="plan") & Q(experiment__state="running"))
     groups = WorkUnit.objects.filter(due & runs).values_list("kind", "queue", "experiment_id", "candidate_id", "metric")
     found = groups.annotate(oldest=Min("id")).order_by("oldest")[:LIMIT]
-    return list(
-        dict.fromkeys(
-            Waiting(kind, queue, exp, cand if kind == "generate" else None, metric)
-            for kind, queue, exp, cand, metric, _ in found
-        )
+    checks = [Waiting("check", each.queue, 0, None, "", each.pk) for each in trying.waiting(queues)[:LIMIT]]
+    work = (
+        Waiting(kind, queue, exp, cand if kind == "generate" else None, metric)
+        for kind, queue, exp, cand, metric, _ in found
     )
+    return [*checks, *dict.fromkeys(work)]
 
 
 def _clock() -> object:

@@ -16,4 +16,5 @@ urlpatterns = [
     path("<int:pk>/pause/", views.pause, name="experiment-pause"),
     path("<int:pk>/resume/", views.resume, name="experiment-resume"),
     path("<int:pk>/cancel/", views.cancel, name="experiment-cancel"),
+    path("<int:pk>/rescore/", views.rescore, name="experiment-rescore"),
 ]

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from datasets_app.models import Example
-from evaluations import comparing, planning, presenting, states, steering
+from evaluations import comparing, planning, presenting, rescoring, states, steering
 from evaluations.forms import NewExperiment
 from evaluations.models import Experiment
 from lumigator.access import record, require, team_of
@@ -132,6 +132,7 @@ def comparison(request: HttpRequest, pk: int) -> HttpResponse:
         "doc": document,
         "shown": shown,
         "is_told": is_told(experiment),
+        "outdated": rescoring.outdated(experiment),
     }
     return render(request, "evaluations/comparison.html", context)
 
@@ -208,3 +209,4 @@ start: Callable[..., Any] = _change("start", steering.start, "Started.")
 pause = _change("pause", steering.pause, "Paused: calls that are under way end first. What is finished stays.")
 resume = _change("resume", steering.resume, "Goes on. Finished work is not done again.")
 cancel = _change("cancel", steering.cancel, "Cancelled. What is finished stays.")
+rescore = _change("rescore", steering.rescore, "Scoring anew. The scores that were there stay beside the new ones.")

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dramatiq
 from django.conf import settings
@@ -22,7 +23,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.db.models.functions import Now
 from redis.exceptions import RedisError
 
-from evaluations import calling, leasing, planning, running, scoring, sweeping
+from evaluations import calling, leasing, planning, probing, running, scoring, selfchecking, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Candidate, Worker
@@ -70,7 +71,8 @@ class WorkerProcess:
         signal.signal(signal.SIGTERM, lambda *_: self.stop())
         signal.signal(signal.SIGINT, lambda *_: self.stop())
         Worker.objects.update_or_create(
-            name=self.name, defaults={"queues": list(self.queues), "stopped_at": None, "seen_at": Now()}
+            name=self.name,
+            defaults={"queues": list(self.queues), "stopped_at": None, "seen_at": Now(), "has_gpu": _has_gpu()},
         )
         threads = [
             threading.Thread(target=target, name=name, daemon=True)
@@ -135,6 +137,8 @@ class WorkerProcess:
 
     def _poll(self) -> None:
         """Ring for ready work whose bell was lost; with Redis gone, do one piece of it here."""
+        if "cpu" in self.queues and selfchecking.are_asked():
+            doorbell.send("selfcheck", "cpu")
         for work in sweeping.waiting(self.queues):
             if self.is_stopping():
                 return
@@ -167,15 +171,23 @@ class WorkerProcess:
     def score(self, experiment: int, metric: str) -> None:
         self._all("score", scoring.score, experiment=experiment, metric=metric)
 
+    def selfcheck(self) -> None:
+        selfchecking.do_asked(self.name)
+
+    def check(self, check: int) -> None:
+        probing.probe(check, self.name, self.models, self.is_stopping)
+
     def finalize(self, experiment: int) -> None:
         self._all("finalize", finalize, experiment=experiment)
 
     def _all(self, kind: str, do: Callable[[Lease], None], **which: int | str) -> None:
         """Claim and do units of one kind until none is ready."""
+        near = -1 if kind == "score" else None
         while not self.is_stopping():
-            lease = leasing.claim(kind, self.name, **which)  # type: ignore[arg-type]
+            lease = leasing.claim(kind, self.name, near=near, **which)  # type: ignore[arg-type]
             if lease is None:
                 return
+            near = lease.unit.lo if kind == "score" else None
             with self._keeping(lease):
                 try:
                     do(lease)
@@ -255,6 +267,11 @@ class WorkerProcess:
         finally:
             with self._lock:
                 self._held.pop(lease.unit.pk, None)
+
+
+def _has_gpu() -> bool:
+    """Whether this process may use an NVIDIA GPU; asked of the system, for torch takes seconds to import."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _give_back_broken(lease: Lease, exc: Exception) -> None:

@@ -161,3 +161,12 @@ class _Unprocessable(exceptions.APIException):
     status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
     default_detail = "This Idempotency-Key was used for another request: send a new key."
     default_code = "idempotency_key_reused"
+
+
+def only(request: Request, *names: str) -> None:
+    """Raises ValidationError for a query parameter that nobody reads; `names` are those that are read."""
+    unknown = [name[:60] for name in request.query_params if name not in names]
+    if unknown:
+        known = f"; there is {', '.join(names)}" if names else ""
+        wrong = {name: [f"there is no such parameter here{known}"] for name in unknown[:20]}
+        raise exceptions.ValidationError(wrong)

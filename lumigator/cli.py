@@ -120,6 +120,8 @@ def parser() -> argparse.ArgumentParser:
     token_.add_argument("--role", default="editor", choices=("viewer", "editor", "admin"))
 
     _command(commands, "sign-in", sign_in, "print a one-time sign-in link")
+    selfcheck_ = _command(commands, "selfcheck", selfcheck, "compute the metrics' known values on this installation")
+    selfcheck_.add_argument("--json", action="store_true", help="print the whole report as JSON")
     _command(commands, "doctor", doctor, "check this installation and say in words what is wrong")
     _command(commands, "new-key", new_key, "print a fresh secret for LUMIGATOR_SECRET_KEY or LUMIGATOR_ENCRYPTION_KEYS")
     return top
@@ -184,6 +186,14 @@ def evaluate(options: Arguments) -> int:
     team, owner = prepare()
     experiment = experiment_on_file(team, owner, options)
     return terminal.run(experiment, workers_running, json_to=options.json, export_to=options.export)
+
+
+def selfcheck(options: Arguments) -> int:
+    from evaluations import selfchecking
+
+    told = selfchecking.report()
+    print(json.dumps(told, indent=2) if options.json else "\n".join(selfchecking.in_words(told)))
+    return 0 if told["passed"] else 1
 
 
 def compare(options: Arguments) -> int:

@@ -7,13 +7,14 @@ from rest_framework.routers import DefaultRouter
 
 from datasets_app.api import router as datasets
 from evaluations.api import router as evaluations
+from evaluations.metric_api import router as metrics
 from lumigator import views
 from lumigator.schema import Schema
 from models_registry.api import router as registry
 
 router = DefaultRouter()
 router.include_format_suffixes = False  # ?format= and Accept choose; …/1.json would be a second address of a thing
-for app_router in (datasets, registry, evaluations):
+for app_router in (datasets, registry, evaluations, metrics):
     router.registry.extend(app_router.registry)
 
 urlpatterns = [
@@ -23,6 +24,7 @@ urlpatterns = [
     path("sign-out/", views.SignOut.as_view(), name="sign-out"),
     path("team/", views.choose_team, name="choose-team"),
     path("guide/", views.guide, name="guide"),
+    path("guide/selfcheck/", views.selfcheck, name="selfcheck"),
     path("components/", views.components, name="components"),
     path("datasets/", include("datasets_app.urls")),
     path("models/", include("models_registry.urls")),

@@ -21,8 +21,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from datasets_app.models import Dataset
-from evaluations import metrics
-from evaluations.models import Experiment
+from evaluations import explaining, metrics, selfchecking
+from evaluations.models import Experiment, SelfCheck
 from lumigator.access import record, teams_of
 from lumigator.models import SignInLink
 from models_registry import providers
@@ -86,8 +86,23 @@ def guide(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "guide/guide.html",
-        {"metrics": metrics.available().values(), "providers": providers.available().values()},
+        {
+            "metrics": [explaining.explained(metric) for metric in metrics.available().values()],
+            "example": metrics.EXAMPLE,
+            "providers": providers.available().values(),
+        },
     )
+
+
+@require_http_methods(["GET", "POST"])
+def selfcheck(request: HttpRequest) -> HttpResponse:
+    """Whether this installation measures right: the newest report; a POST asks a worker for a new one."""
+    if request.method == "POST":
+        selfchecking.ask(request.user)  # type: ignore[arg-type]
+        record(request, "selfcheck")
+        return redirect("selfcheck")
+    waiting = SelfCheck.objects.filter(done_at=None).first()
+    return render(request, "guide/selfcheck.html", {"done": selfchecking.latest(), "waiting": waiting})
 
 
 @require_GET

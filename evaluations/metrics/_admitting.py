@@ -12,10 +12,13 @@ NO_REFERENCE = Absent("not_applicable", "no reference summary")
 
 
 def absence(item: Item) -> Absent | None:
-    """Why a metric that compares with references cannot score `item`, or None. Blank references count as none."""
-    if not item.text.strip():
-        return EMPTY
-    return None if usable(item) else NO_REFERENCE
+    """Why a metric that compares with references cannot score `item`, or None. Blank references count as none.
+
+    A missing reference comes first: no output of that document could have had a score, so none of them failed.
+    """
+    if not usable(item):
+        return NO_REFERENCE
+    return None if item.text.strip() else EMPTY
 
 
 def usable(item: Item) -> list[str]:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from evaluations import comparing, exporting, importing, leasing, metrics, planning, scoring, steering, terminal
 from evaluations.finalizing import cost_of, finalize
 from evaluations.metrics import Absent, Item
-from evaluations.models import Aggregate, Experiment, Generation, Score, Worker, WorkUnit
+from evaluations.models import ALIVE_SECONDS, Aggregate, Experiment, Generation, Score, Worker, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
 from evaluations.working import WorkerProcess
 from lumigator.doorbell import QUEUES
@@ -297,7 +297,7 @@ def test_a_command_does_not_wait_for_workers_that_died(atlas):
         work_off()
         yield
 
-    Worker.objects.update(seen_at=timezone.now() - timedelta(seconds=comparing.ALIVE_SECONDS - 1))
+    Worker.objects.update(seen_at=timezone.now() - timedelta(seconds=ALIVE_SECONDS - 1))
     assert terminal.run(experiment, workers_running) == 0
     assert began == [True]
 
