@@ -169,8 +169,11 @@ class Metric:
 
 @cache
 def available() -> dict[str, Metric]:
-    """Every metric of this installation by name."""
-    return discover(sys.modules[__name__], "metric", Metric)
+    """Every metric of this installation by name: ours, and the `evaluate` modules that its administrator registers."""
+    from evaluations.metrics._evaluate_modules import registered
+
+    ours = discover(sys.modules[__name__], "metric", Metric)
+    return dict(sorted({**ours, **registered(ours)}.items()))
 
 
 @cache

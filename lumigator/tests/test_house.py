@@ -53,6 +53,7 @@ PURE = (
     "models_registry/fitting.py", "models_registry/hub.py", "models_registry/model_folder.py",
     "models_registry/packing.py", "models_registry/pricing.py", "models_registry/sentences.py",
     "models_registry/testing.py", "models_registry/testing_api.py",
+    "evaluations/as_evaluate.py",
     "evaluations/metrics/*.py", "evaluations/tasks/*.py", "evaluations/stats.py", "evaluations/resampling.py",
     "evaluations/significance.py", "evaluations/distributions.py", "evaluations/verdicts.py",
     "evaluations/recommending.py", "evaluations/states.py",
