@@ -199,7 +199,7 @@ def _result(metric: Metric, options: Options, items: Sequence[Item], per_example
 
 
 def _mean(part: Part, values: Sequence[Value]) -> float | None:
-    worst = None if part.higher_is_better is None else part.low if part.higher_is_better else part.high
+    worst = part.worst
     numbers = [worst if isinstance(value, Absent) and value.state == "failed" else _number(value) for value in values]
     found = [number for number in numbers if number is not None]
     return float(np.mean(found)) if found else None

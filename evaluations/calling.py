@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -84,9 +84,11 @@ def call_all(
     requests: Sequence[Request],
     stopping: Callable[[], bool],
     dropping: Callable[[], bool],
+    keys: Mapping[int, str],
 ) -> float | None:
-    """Call the API for every request. None when all have an outcome, else in how many seconds to try the rest."""
-    calls = _Calls(lease, candidate, model, [(0.0, request) for request in requests])
+    """Call the API for every request; outputs are kept under their cache `keys`. None when all have an outcome, else
+    in how many seconds to try the rest."""
+    calls = _Calls(lease, candidate, model, keys, [(0.0, request) for request in requests])
     try:
         while calls.waiting or calls.running:
             if calls.end is None and (lease.must_stop or stopping()):
@@ -113,6 +115,7 @@ class _Calls:
     lease: Lease
     candidate: Candidate
     model: WarmModel
+    keys: Mapping[int, str]
     waiting: list[tuple[float, Request]]
     running: dict[Future[Output], _Attempt] = field(default_factory=dict)
     end: Stopped | ProviderError | None = None
@@ -174,7 +177,7 @@ class _Calls:
         bill = _bill(attempt, future)
         if bill.error is None:
             assert bill.output is not None
-            _commit(self.lease, attempt, bill, bill.output)
+            _commit(self.lease, attempt, bill, bill.output, self.keys)
             return
         if bill.error.failure == "stop":
             _book(attempt.call, bill)
@@ -184,7 +187,7 @@ class _Calls:
         again = _again(self.lease, attempt, bill)
         if again is None:
             failed = Output(attempt.request.key, "error", error_code=bill.error.code, error=str(bill.error))
-            _commit(self.lease, attempt, bill, failed)
+            _commit(self.lease, attempt, bill, failed, self.keys)
             return
         _book(attempt.call, bill)
         self.waiting.append((time.monotonic() + again, attempt.request))
@@ -222,16 +225,20 @@ def _at_most(call: Call, outcome: str, error: ProviderError | None = None) -> _B
     return _Bill(Call.State.UNKNOWN, outcome, cost, error=error)
 
 
-def _commit(lease: Lease, attempt: _Attempt, bill: _Bill, output: Output) -> None:
+def _commit(lease: Lease, attempt: _Attempt, bill: _Bill, output: Output, keys: Mapping[int, str]) -> None:
     """The bill and the outcome together. Raises Fenced; the bill is booked even then, for the call was made."""
     cost = bill.cost if bill.state == Call.State.SETTLED and bill.output is not None else None
     try:
         with leasing.fenced(lease):
             _book(attempt.call, bill)
-            leasing.record_outcomes(lease, [Generation.of(attempt.call.candidate, output, cost)])
+            leasing.record_outcomes(lease, [_outcome(attempt, output, cost, keys)])
     except Fenced:
         _book(attempt.call, bill)
         raise
+
+
+def _outcome(attempt: _Attempt, output: Output, cost: int | None, keys: Mapping[int, str]) -> Generation:
+    return Generation.of(attempt.call.candidate, output, cost, cache_key=keys.get(output.key, ""))
 
 
 def _again(lease: Lease, attempt: _Attempt, bill: _Bill) -> float | None:

@@ -167,6 +167,7 @@ def _row(candidate: Candidate, metrics: dict[str, Document], versus: dict[str, D
         "states": {state: summary.get("states", {}).get(state, 0) for state in ("ok", "error", "refused", "empty")},
         "metrics": metrics,
         "answer_rate": summary.get("answer_rate"),
+        "reused": summary.get("reused", 0),
         "truncated": summary.get("truncated"),
         "truncated_rate": summary.get("truncated_rate"),
         "latency_ms": summary.get("latency_ms", {"p50": None, "p95": None}),

@@ -114,9 +114,9 @@ def _tables(candidates: list[Candidate], documents: dict[int, int]) -> list[Tabl
                 table.states = {pk: Counter() for pk in column}
             table.states[candidate][state or "value"] += 1
             described = owners[part].part(part)
-            if state == "failed" and described.higher_is_better is not None:
+            if state == "failed":
                 # A failed output is scored at the metric's floor and counted; it is never dropped (STATISTICS §3).
-                value = described.low if described.higher_is_better else described.high
+                value = described.worst
             if value is not None:
                 table.matrix[documents[example], column[candidate]] = value
             if counts is not None:
@@ -311,6 +311,7 @@ def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
         "truncated": cut,
         "truncated_rate": cut / truncated.count() if truncated.exists() else None,
         "cut_short": length,
+        "reused": mine.filter(reused=True).count(),
         "latency_ms": {
             "p50": float(np.percentile(latencies, 50)) if len(latencies) else None,
             "p95": float(np.percentile(latencies, 95)) if len(latencies) else None,
@@ -323,14 +324,18 @@ def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
 
 
 def cost_of(candidate: Candidate) -> int | None:
-    """What the candidate's calls cost in micro-dollars: 0 for models that run here, None for one without a price."""
+    """What the candidate's outputs cost in micro-dollars, those reused from an earlier run at what they cost then: 0
+    for models that run here, None for one without a price."""
     if candidate.spec.get("privacy") == "local":
         return 0
     price = candidate.spec.get("price") or {}
     calls = Call.objects.filter(candidate=candidate).exclude(state=Call.State.RESERVED)
-    if price.get("in") is None or price.get("out") is None or calls.filter(cost_micro=None).exists():
+    reused = Generation.objects.filter(candidate=candidate, reused=True)
+    if price.get("in") is None or price.get("out") is None:
         return None
-    return int(calls.aggregate(total=Sum("cost_micro"))["total"] or 0)
+    if calls.filter(cost_micro=None).exists() or reused.filter(cost_micro=None).exists():
+        return None
+    return sum(int(rows.aggregate(total=Sum("cost_micro"))["total"] or 0) for rows in (calls, reused))
 
 
 def recomputed(aggregate: Aggregate) -> float | None:
@@ -353,8 +358,8 @@ def recomputed(aggregate: Aggregate) -> float | None:
     for value, state in Score.objects.filter(
         candidate=aggregate.candidate_id, part=aggregate.part, signature=aggregate.signature_id
     ).values_list("value", "state"):
-        if state == "failed" and described.higher_is_better is not None:
-            value = described.low if described.higher_is_better else described.high
+        if state == "failed":
+            value = described.worst
         if value is not None:
             values.append(value)
     return float(np.mean(values)) if values else None

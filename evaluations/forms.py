@@ -11,6 +11,7 @@ from django.utils.functional import cached_property
 
 from datasets_app.models import Dataset
 from evaluations import metrics, tasks
+from evaluations.metrics import Metric
 from lumigator.models import Team
 from models_registry import choosing
 from models_registry.models import ModelEntry
@@ -28,10 +29,22 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
+class OptionChoice:
+    """One option of a metric on the form: `field` is its name there, `value` what it is now, as text."""
+
+    name: str
+    field: str
+    value: str
+    is_flag: bool
+
+
+@dataclass(frozen=True)
 class MetricChoice:
-    metric: metrics.Metric
+    metric: Metric
     problem: str
     is_chosen: bool
+    options: tuple[OptionChoice, ...]
+    is_changed: bool
 
 
 class NewExperiment(forms.Form):
@@ -51,6 +64,7 @@ class NewExperiment(forms.Form):
     seed = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, initial=0)
     budget_usd = forms.DecimalField(required=False, min_value=0, max_digits=12, decimal_places=6)
     prompt = forms.CharField(required=False, max_length=20_000, widget=forms.Textarea(attrs={"rows": 6}))
+    reuse_outputs = forms.BooleanField(required=False, initial=True)
 
     def __init__(self, *args: Any, team: Team, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,9 +105,26 @@ class NewExperiment(forms.Form):
     def metric_choices(self) -> list[MetricChoice]:
         chosen = self._chosen("metrics")
         return [
-            MetricChoice(metric, metric.available(metric.defaults), metric.name in chosen)
+            MetricChoice(
+                metric,
+                metric.available(metric.defaults),
+                metric.name in chosen,
+                tuple(self._option(metric, name) for name in metric.defaults),
+                bool(self._options_of(metric)),
+            )
             for metric in metrics.available().values()
         ]
+
+    def _option(self, metric: Metric, name: str) -> OptionChoice:
+        default = metric.defaults[name]
+        field = f"option-{metric.name}-{name}"
+        return OptionChoice(name, field, self.data.get(field, _as_text(default)), isinstance(default, bool))
+
+    def _options_of(self, metric: Metric) -> dict[str, Any]:
+        """The options that were given another value than their default."""
+        given = {name: self.data.get(f"option-{metric.name}-{name}") for name in metric.defaults}
+        read = {name: _as_value(text, metric.defaults[name]) for name, text in given.items() if text is not None}
+        return {name: value for name, value in read.items() if value != metric.defaults[name]}
 
     def as_asked(self) -> dict[str, Any]:
         """The cleaned form as `planning.create` takes it."""
@@ -111,13 +142,41 @@ class NewExperiment(forms.Form):
             "budget_usd": asked["budget_usd"],
             "baselines": asked["baselines"],
             "prompt": asked["prompt"].strip(),
+            "metric_options": self._metric_options(asked["metrics"]),
+            "reuse_outputs": asked["reuse_outputs"],
         }
+
+    def _metric_options(self, names: list[str]) -> dict[str, Any]:
+        known = metrics.available()
+        return {name: options for name in names if name in known and (options := self._options_of(known[name]))}
 
     def refuse(self, errors: dict[str, list[str]]) -> None:
         """Put the sentences of `planning.Refused` beside the fields they are about."""
         for field, sentences in errors.items():
-            place = {"sample": "sample_n"}.get(field, field)
+            place = {"sample": "sample_n", "metric_options": "metrics"}.get(field, field)
             self.add_error(place if place in self.fields else None, sentences)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _as_value(text: str, default: Any) -> Any:
+    """What somebody typed for an option with this default; text that is no such number is left to the metric, whose
+    words name the option."""
+    text = text.strip()
+    if isinstance(default, bool):
+        return text == "yes"
+    if default is None and not text:
+        return None
+    if isinstance(default, int | float) or default is None:
+        try:
+            return float(text) if isinstance(default, float) else int(text)
+        except ValueError:
+            return text
+    return text
 
 
 def dataset_label(dataset: Dataset) -> str:

@@ -49,6 +49,9 @@ class Experiment(models.Model):
     reserved_micro = models.BigIntegerField("reserved", default=0, editable=False)
     spent_micro = models.BigIntegerField("spent", default=0, editable=False)
     gates = models.JSONField(default=dict, blank=True)
+    reuse_outputs = models.BooleanField(
+        default=True, help_text="Take outputs that the team already has: same model, prompt, document and seed."
+    )
     state = models.CharField(max_length=24, choices=states.experiment_choices, default="draft", editable=False)
     pause_reason = models.CharField(max_length=30, blank=True, editable=False)
     problem = models.TextField(blank=True, editable=False)
@@ -228,8 +231,8 @@ class Generation(models.Model):
         return f"{self.candidate} on example {self.example_id}: {self.status}"
 
     @classmethod
-    def of(cls, candidate: Candidate, output: Output, cost: int | None = None) -> Generation:
-        """What a provider's output is as a row, unsaved; `cost` in micro-dollars."""
+    def of(cls, candidate: Candidate, output: Output, cost: int | None = None, *, cache_key: str = "") -> Generation:
+        """What a provider's output is as a row, unsaved; `cost` in micro-dollars, `cache_key` as `reusing` makes it."""
         return cls(
             candidate=candidate,
             example_id=output.key,
@@ -245,6 +248,7 @@ class Generation(models.Model):
             output_tokens=output.output_tokens,
             latency_ms=output.latency_ms,
             cost_micro=cost,
+            cache_key=cache_key,
         )
 
     @property

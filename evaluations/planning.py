@@ -48,7 +48,8 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
     """Make a draft from what the API, the form or the command line asked for.
 
     `data`: name, dataset (a Dataset), task, prompt, models [slug | URI | {model, label, prompt, generation}],
-    metrics [name], primary_metric (a part), margin, sample {n, seed}, budget_usd, baselines, gates.
+    metrics [name], metric_options {name: {option: value}}, primary_metric (a part), margin, sample {n, seed},
+    budget_usd, baselines, gates, reuse_outputs.
     Raises Refused with every problem found, by field; an unknown model or metric is never dropped.
     """
     errors: dict[str, list[str]] = {}
@@ -60,6 +61,9 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
     if prompt and (wrong := tasks.problems_of(prompt)):
         errors["prompt"] = wrong
     chosen = _metrics(data.get("metrics") or (task.metrics if task else ()), errors)
+    options = data.get("metric_options") or {}
+    if wrong := option_problems(chosen, options):
+        errors["metric_options"] = wrong
     parts = {part.name: metric for metric in chosen for part in metric.parts}
     primary = data.get("primary_metric") or _default_primary(task, parts)
     if parts and primary not in parts:
@@ -75,13 +79,14 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
         dataset=dataset,
         task=task.name if task else "",
         prompt=prompt,
-        metrics=[_frozen_metric(metric, data.get("metric_options") or {}) for metric in chosen],
+        metrics=[_frozen_metric(metric, options) for metric in chosen],
         primary_metric=primary,
         margin=data.get("margin"),
         sample_n=sample.get("n"),
         seed=sample.get("seed") or 0,
         budget_micro=micro(data.get("budget_usd")),
         gates=data.get("gates") or {},
+        reuse_outputs=data.get("reuse_outputs", True),
         created_by=user,
         request_id=request_id,
     )
@@ -132,6 +137,36 @@ def _metrics(names: Iterable[str], errors: dict[str, list[str]]) -> list[metric_
     if unknown:
         errors["metrics"] = [f"there is no metric {', '.join(map(repr, unknown))}; there is {', '.join(known)}"]
     return [known[name] for name in dict.fromkeys(names) if name in known]
+
+
+def option_problems(chosen: Sequence[metric_plugins.Metric], options: dict[str, Any]) -> list[str]:
+    """What is wrong with {metric: {option: value}}: a metric that was not chosen, an unknown option, a bad value."""
+    known = {metric.name: metric for metric in chosen}
+    problems = [
+        f"{name!r} is not among the chosen metrics; they are {', '.join(known)}"
+        for name in options
+        if name not in known
+    ]
+    for name in options.keys() & known.keys():
+        metric = known[name]
+        unknown = [option for option in options[name] if option not in metric.defaults]
+        if unknown:
+            there_is = f"there is {', '.join(metric.defaults)}" if metric.defaults else "it has none"
+            problems.append(f"{name} has no option {', '.join(map(repr, unknown))}; {there_is}")
+            continue
+        outside = [option for option, value in options[name].items() if not choosing.may_be_read(value)]
+        if outside:
+            problems.append(
+                f"{name}: the option {', '.join(outside)} names a path outside the model roots: put the file or folder "
+                "under one of them (LUMIGATOR_MODEL_ROOTS)"
+            )
+            continue
+        try:
+            metric.available({**metric.defaults, **options[name]})
+            metric.sign(options[name])
+        except (ValueError, TypeError) as exc:
+            problems.append(f"{name}: {exc}")
+    return problems
 
 
 def _default_primary(task: tasks.Task | None, parts: dict[str, Any]) -> str:

@@ -10,14 +10,14 @@ the experiment, then its ready units and the ledger.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from datasets_app.models import Example
-from evaluations import leasing, poison, tasks
+from evaluations import leasing, poison, reusing, tasks
 from evaluations.announcing import announce
 from evaluations.calling import call_all
 from evaluations.leasing import Lease, Stopped
@@ -25,9 +25,10 @@ from evaluations.models import Candidate, Experiment, Generation, WorkUnit
 from evaluations.steering import locked
 from evaluations.warming import WarmModel, never
 from models_registry.hosting import HostCancelled
-from models_registry.providers import ProviderError, Request
+from models_registry.providers import Output, ProviderError, Request
 
 log = logging.getLogger(__name__)
+NO_KEYS: Mapping[int, str] = {}
 
 
 def generate(
@@ -44,11 +45,13 @@ def generate(
     candidate cannot go on at all.
     """
     requests = list(_requests(lease, candidate))
+    keys = reusing.keys_of(candidate, model, requests)
+    requests = reusing.reuse(lease, candidate, keys, requests)
     if model.is_network:
-        later = call_all(lease, candidate, model, requests, stopping, dropping)
+        later = call_all(lease, candidate, model, requests, stopping, dropping, keys)
     else:
         later = None
-        _run_batches(lease, candidate, model, requests, stopping, dropping)
+        _run_batches(lease, candidate, model, requests, stopping, dropping, keys)
     if later is not None:
         leasing.release(lease, after=later)
         return
@@ -78,6 +81,7 @@ def _run_batches(
     requests: Sequence[Request],
     stopping: Callable[[], bool],
     dropping: Callable[[], bool] = never,
+    keys: Mapping[int, str] = NO_KEYS,
 ) -> None:
     def cancelled() -> bool:
         return lease.must_stop or dropping()
@@ -91,7 +95,7 @@ def _run_batches(
     left = len(requests)
     try:
         for outputs in model.generate(requests, starting=starting, cancelled=cancelled):
-            leasing.record_outcomes(lease, [Generation.of(candidate, output) for output in outputs])
+            leasing.record_outcomes(lease, [_kept(candidate, output, keys) for output in outputs])
             left -= len(outputs)
             if left and (cancelled() or stopping()):
                 raise Stopped
@@ -99,6 +103,10 @@ def _run_batches(
         raise Stopped from None
     if left and cancelled():
         raise Stopped
+
+
+def _kept(candidate: Candidate, output: Output, keys: Mapping[int, str]) -> Generation:
+    return Generation.of(candidate, output, cache_key=keys.get(output.key, ""))
 
 
 def _indexes(keys: Sequence[int]) -> list[int]:

@@ -68,16 +68,18 @@ def _rows(lease: Lease) -> list[tuple[Generation, Example]]:
 
 
 def _values(metric: Metric, options: dict[str, Any], rows: list[tuple[Generation, Example]]) -> list[dict[str, Value]]:
-    """What the metric says of every row; it is asked only about the answers."""
+    """What the metric says of every row; for an output that is not there, why it has no score."""
     asked = {**metric.defaults, **options}
     if why := metric.available(asked):
         return [_all(metric, Absent("not_computed", why)) for _ in rows]
-    answered = [(generation, example) for generation, example in rows if generation.status == "ok"]
-    items = [Item(generation.text, tuple(example.references), example.source) for generation, example in answered]
-    scored = iter(_asked(metric, items, asked))
-    return [
-        next(scored) if generation.status == "ok" else _all(metric, _why_absent(metric, generation, example))
+    items = [
+        Item(generation.text if generation.status == "ok" else "", tuple(example.references), example.source)
         for generation, example in rows
+    ]
+    scored = _asked(metric, items, asked)
+    return [
+        value if generation.status == "ok" else _why_absent(generation, value)
+        for (generation, _), value in zip(rows, scored, strict=True)
     ]
 
 
@@ -116,12 +118,15 @@ def _all(metric: Metric, value: Value) -> dict[str, Value]:
     return {part.name: value for part in metric.parts}
 
 
-def _why_absent(metric: Metric, generation: Generation, example: Example) -> Absent:
-    """Why an output that is not there has no score. Where no output of this document could have one, its absence is
-    nobody's failure: at the floor it would pull the mean below those of the others."""
-    if metric.needs_reference and not any(reference.strip() for reference in example.references):
-        return Absent("not_applicable", "no reference summary")
-    return Absent("failed", _why_failed(generation))
+def _why_absent(generation: Generation, of_nothing: dict[str, Value]) -> dict[str, Value]:
+    """Why an output that is not there has no score; `of_nothing` is what the metric says of an empty text in its place.
+    Where no output of this document could have a score (no reference, no source), its absence is nobody's failure: at
+    the floor it would pull the mean below those of the others."""
+    failed = Absent("failed", _why_failed(generation))
+    return {
+        part: value if isinstance(value, Absent) and value.state == "not_applicable" else failed
+        for part, value in of_nothing.items()
+    }
 
 
 def _why_failed(generation: Generation) -> str:

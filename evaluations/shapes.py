@@ -133,6 +133,13 @@ class NewExperimentSerializer(Strict):
     )
     baselines = serializers.BooleanField(default=True, help_text="Add lead-3, random sentences and the oracle.")
     gates = GatesSerializer(required=False)
+    metric_options = serializers.DictField(
+        child=serializers.DictField(), required=False,
+        help_text="{metric: {option: value}}, options as in metrics/. They are part of the signature.",
+    )  # fmt: skip
+    reuse_outputs = serializers.BooleanField(
+        default=True, help_text="Take outputs that your team already has: same model, prompt, document and seed."
+    )
     start = serializers.BooleanField(default=False, help_text="Start at once.")
 
     def asked(self) -> dict[str, Any]:
@@ -250,7 +257,8 @@ class ExperimentSerializer(serializers.ModelSerializer[Experiment]):
         model = Experiment
         fields = [
             "id", "name", "state", "label", "is_final", "pause_reason", "problem", "dataset", "dataset_name", "task",
-            "metrics", "primary_metric", "margin", "sample", "budget_usd", "spent_usd", "gates", "n_documents",
+            "metrics", "primary_metric", "margin", "sample", "budget_usd", "spent_usd", "gates", "reuse_outputs",
+            "n_documents",
             "created_at", "created_by", "started_at", "finished_at",
         ]  # fmt: skip
         read_only_fields = fields
@@ -468,6 +476,7 @@ class ComparisonRowSerializer(serializers.Serializer[Any]):
     states = serializers.DictField(child=serializers.IntegerField())
     metrics = serializers.DictField(child=MeasuredSerializer())
     answer_rate = serializers.FloatField(allow_null=True)
+    reused = serializers.IntegerField(help_text="Outputs that an earlier experiment had made; at what they cost then.")
     truncated = serializers.IntegerField(allow_null=True)
     truncated_rate = serializers.FloatField(allow_null=True)
     latency_ms = LatencySerializer()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from argparse import Namespace
+from collections.abc import Iterable
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +20,9 @@ from datasets_app.models import Dataset
 from datasets_app.reading import Table
 from evaluations import importing, planning
 from evaluations.models import Experiment
-from lumigator.laptop import prepare
+from lumigator.laptop import prepare, workers_running
 from lumigator.models import Team
-from models_registry import choosing
+from models_registry import choosing, trying
 from models_registry.models import ModelEntry
 from models_registry.providers import ProviderError
 
@@ -80,6 +83,8 @@ def experiment_on_file(team: Team, user: User, options: Namespace) -> Experiment
         "sample": {"n": options.sample, "seed": options.seed},
         "budget_usd": options.budget,
         "baselines": not options.no_baselines,
+        "metric_options": metric_options(options.metric_option),
+        "reuse_outputs": not options.no_reuse,
         "may_be_empty": bool(predictions),
     }
     with transaction.atomic():  # a file of predictions that cannot be read leaves no half experiment behind
@@ -89,6 +94,22 @@ def experiment_on_file(team: Team, user: User, options: Namespace) -> Experiment
         for sentence in told.sentences():
             print(f"{name}: {sentence}")
     return experiment
+
+
+def metric_options(words: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """{metric: {option: value}} of METRIC.OPTION=VALUE; a value that is JSON is read as such. Raises NotFound."""
+    told: dict[str, dict[str, Any]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        metric, dot, option = name.partition(".")
+        if not (equals and dot and metric and option):
+            raise NotFound(f"--metric-option {word}: give METRIC.OPTION=VALUE, as in rouge.stemmer=false")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        told.setdefault(metric, {})[option] = value
+    return told
 
 
 def _named_file(text: str) -> tuple[str, Path]:
@@ -135,6 +156,8 @@ def models(options: Namespace) -> int:
             entry.save()
         print(entry.slug)
         return 0
+    if options.what == "check":
+        return _check(team, _which(options))
     entries = ModelEntry.objects.filter(team=team)
     if options.what == "show":
         entries = entries.filter(slug=_which(options))
@@ -144,6 +167,22 @@ def models(options: Namespace) -> int:
         why = choosing.why_not(entry)
         print(f"{entry.slug:<58} {entry.privacy:<9} {why or 'ready'}")
     return 0
+
+
+def _check(team: Team, slug: str) -> int:
+    """Have a worker try the model, here and now, and print what came of it: 0 when it works, else 1."""
+    entry = ModelEntry.objects.filter(team=team, slug=slug).first()
+    if entry is None:
+        raise NotFound(f"there is no model {slug!r}: `lumigator models` lists them")
+    check = trying.ask(entry, by="owner")
+    if check.is_open:
+        with workers_running():
+            while check.is_open:
+                time.sleep(0.5)
+                check.refresh_from_db()
+    for sentence in trying.in_words(check):
+        print(sentence)
+    return 0 if check.state == "done" else 1
 
 
 def experiments(options: Namespace) -> int:

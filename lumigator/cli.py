@@ -93,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--sample", type=_at_least(1), metavar="N", help="a seeded sample of this many documents")
     run.add_argument("--seed", type=_at_least(0), default=0)
     run.add_argument("--budget", type=_dollars, metavar="USD", help="never spend more than this")
+    run.add_argument(
+        "--metric-option", action="append", default=[], metavar="METRIC.OPTION=VALUE", help="e.g. rouge.stemmer=false"
+    )
+    run.add_argument("--no-reuse", action="store_true", help="generate anew what an earlier run already has")
     run.add_argument("--no-baselines", action="store_true", help="leave out lead-3, random and the oracle")
     run.add_argument("--json", type=Path, metavar="OUT", help="write the comparison document")
     run.add_argument("--export", type=Path, metavar="DIR", help="write outputs and scores per example as JSONL")
@@ -109,8 +113,9 @@ def parser() -> argparse.ArgumentParser:
         listing = _command(
             commands, name, {"datasets": datasets, "models": models, "experiments": experiments}[name], about
         )
-        listing.add_argument("what", nargs="?", default="list", choices=("list", "show", "add"))
-        listing.add_argument("which", nargs="?", help="id or slug (show), file, folder or URI (add)")
+        verbs = ("list", "show", "add", "check") if name == "models" else ("list", "show", "add")
+        listing.add_argument("what", nargs="?", default="list", choices=verbs)
+        listing.add_argument("which", nargs="?", help="id or slug (show, check), file, folder or URI (add)")
         if name == "datasets":
             listing.add_argument("--source-column")
             listing.add_argument("--reference-column", action="append")

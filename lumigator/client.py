@@ -204,7 +204,8 @@ class Experiments:
 
     def create(self, *, dataset: int, models: Sequence[str | Json] = (), **fields: Any) -> Json:
         """A draft, or with `start=True` a started experiment. `fields`: name, task, prompt, metrics, primary_metric,
-        margin, sample, budget_usd, baselines, gates. Raises LumigatorError naming every wrong field."""
+        metric_options, margin, sample, budget_usd, baselines, gates, reuse_outputs. Raises LumigatorError naming every
+        wrong field."""
         return self._client.post("experiments/", {"dataset": dataset, "models": list(models), **fields})
 
     def list(self, *, state: str | None = None) -> list[Json]:

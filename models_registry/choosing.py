@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -14,16 +14,23 @@ from typing import Any
 from django.conf import settings
 
 from lumigator.models import Team
+from models_registry import curating, sizing
 from models_registry.model_folder import read_json
-from models_registry.models import Connection, ModelEntry, ModelRoot
-from models_registry.providers import ProviderError, serving
+from models_registry.models import Connection, ModelCheck, ModelEntry, ModelRoot
+from models_registry.providers import ProviderError, available, serving
 
 LOCAL_SCHEMES = ("hf", "file", "baseline", "oracle", "import", "fake", "fakehost")
+HIDDEN_SCHEMES = ("fake", "fakehost", "import")
 OLDER_PREFIXES = {"oai://": "openai://", "llamafile://": "endpoint://llamafile/"}
 """Addresses as older guides write them, and as we do."""
 
 LONGEST = 400
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def shown_schemes() -> list[str]:
+    """The schemes that people choose among: without those of tests, and of outputs made elsewhere."""
+    return [each for one in available().values() for each in one.schemes if each not in HIDDEN_SCHEMES]
 
 
 def resolve(team: Team, text: str) -> ModelEntry:
@@ -38,8 +45,9 @@ def resolve(team: Team, text: str) -> ModelEntry:
     uri = _current_address(text)
     entries = ModelEntry.objects.filter(team=team)
     if entry := entries.filter(slug=text).first() or entries.filter(uri=uri).order_by("-enabled", "id").first():
-        if not entry.enabled:
-            raise ProviderError(f"the model {text!r} is disabled in the registry", code="disabled", failure="stop")
+        if not entry.is_usable:
+            words = curating.look(entry).words
+            raise ProviderError(f"the model {text!r} cannot be chosen: {words}", code=entry.state, failure="stop")
         return entry
     if "://" in uri:
         return _at_revision(team, uri) or entry_of_uri(team, uri)
@@ -153,9 +161,10 @@ def why_not(entry: ModelEntry) -> str:
 
 
 def readiness_of_all(team: Team, entries: Iterable[ModelEntry]) -> list[Readiness]:
-    """The readiness of each entry of the team, in their order, with two queries however many there are."""
+    """The readiness of each entry of the team, in their order, with three queries however many there are."""
     connections, roots = _connections_of(team), model_roots()
-    return [readiness(entry, connections=connections, roots=roots) for entry in entries]
+    worked = set(ModelCheck.objects.filter(entry__team=team, state="done").values_list("entry_id", flat=True))
+    return [readiness(entry, connections=connections, roots=roots, worked=worked) for entry in entries]
 
 
 def readiness(
@@ -163,28 +172,52 @@ def readiness(
     *,
     connections: Sequence[Connection] | None = None,
     roots: Mapping[str, Path] | None = None,
+    worked: Container[int] | None = None,
 ) -> Readiness:
     """Whether the entry can run, as far as that can be known without loading it or using the network.
 
-    `connections` are the team's enabled ones and `roots` those of `model_roots`; both are read when not given.
+    `connections` are the team's enabled ones, `roots` those of `model_roots` and `worked` the ids of the entries that
+    a check has found to work; they are read when not given.
     """
     no = partial(Readiness, False)
-    if entry.pk and not entry.enabled:
-        return no("disabled", "it is disabled: an editor enables it on its page", "calm")
+    if entry.pk and not entry.is_usable:
+        state = curating.look(entry)
+        return no(state.label.lower(), state.words, "calm")
+    return able(entry, connections=connections, roots=roots, worked=worked)
+
+
+def able(
+    entry: ModelEntry,
+    *,
+    connections: Sequence[Connection] | None = None,
+    roots: Mapping[str, Path] | None = None,
+    worked: Container[int] | None = None,
+) -> Readiness:
+    """As `readiness`, whatever the state of the entry: what a check asks of a draft."""
+    no = partial(Readiness, False)
     try:
         provider = entry.provider
     except ProviderError as exc:
         return no("no provider", str(exc), "bad")
     if provider.place == "network":
         return _network_readiness(entry, _connections_of(entry.team) if connections is None else connections)
-    if entry.scheme == "hf":
-        return _hub_readiness(entry)
+    if entry.scheme == "hf" and not (found := _hub_readiness(entry)).can_run:
+        return found
     if entry.scheme == "file":
         try:
             folder_of(entry.uri, roots)
         except ProviderError as exc:
             return no("no folder", str(exc), "bad")
-    return Readiness(True, "ready")
+    if (words := sizing.too_big(entry)) and not _has_worked(entry, worked):
+        return no("too big", words, "warn")
+    return found if entry.scheme == "hf" else Readiness(True, "ready")
+
+
+def _has_worked(entry: ModelEntry, worked: Container[int] | None) -> bool:
+    """Whether a check has loaded it: the proof that it fits somewhere."""
+    if worked is not None:
+        return entry.pk in worked
+    return bool(entry.pk) and entry.checks.filter(state="done").exists()
 
 
 def _network_readiness(entry: ModelEntry, connections: Sequence[Connection]) -> Readiness:
@@ -289,6 +322,18 @@ def folder_of(uri: str, roots: Mapping[str, Path] | None = None) -> Path:
     if not is_there:
         raise ProviderError(f"{uri}: there is no such folder on this machine", code="no_weights", failure="stop")
     return folder
+
+
+def may_be_read(value: object) -> bool:
+    """Whether a value that somebody chose names no path of this machine, or one under a model root: files elsewhere
+    are nobody's business (SECURITY S24)."""
+    if not isinstance(value, str) or not value.startswith(("/", "~", ".")):
+        return True
+    try:
+        place = Path(value).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return any(place.is_relative_to(root.resolve()) for root in model_roots().values())
 
 
 def freeze(entry: ModelEntry, *, prompt: str = "", generation: dict[str, Any] | None = None) -> dict[str, Any]:

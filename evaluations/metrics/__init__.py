@@ -67,7 +67,8 @@ class Counted(float):
 class Part:
     """One number of a metric: its public name, its label, the range `low`..`high` and which way is better.
 
-    `higher_is_better` is None for a description (a length), which no test may call better or worse.
+    `higher_is_better` is None for a description (a length), which no test may call better or worse. `floor` is what a
+    failed output counts as where the end of the range is too harsh (a cosine of -1 is worse than any real output).
     """
 
     name: str
@@ -76,6 +77,15 @@ class Part:
     high: float | None = 1.0
     higher_is_better: bool | None = True
     about: str = ""
+    floor: float | None = None
+
+    @property
+    def worst(self) -> float | None:
+        """What a failed output counts as: `floor` where one is stated, else the bad end of the range; None for a
+        description."""
+        if self.higher_is_better is None or self.floor is not None:
+            return self.floor
+        return self.low if self.higher_is_better else self.high
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluations.metrics import Absent, Item, Value, bertscore
+from evaluations.metrics import Absent, Check, Item, Value, _encoding, _finding, bertscore
 from evaluations.tests.oracles import WORDS
 
-PARTS = [part.name for part in bertscore.PARTS]
+PARTS = [part.name for part in bertscore.SCORED]
 WHY_NOT = bertscore.available({})
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
@@ -57,7 +57,7 @@ def published(outputs: Sequence[str], references: Sequence[Any], layer: int = 5,
     found = score(
         list(outputs),
         list(references),
-        model_type=str(bertscore.folder("minilm")),
+        model_type=str(_finding.folder("minilm")),
         num_layers=layer,
         device="cpu",
         batch_size=1,
@@ -85,8 +85,53 @@ def test_equal_to_bert_score(layer: int) -> None:
     assert close(ours, theirs), (ours, theirs)
 
 
-def test_equal_to_bert_score_with_idf() -> None:
-    assert close(numbers(pairs(), idf=True), published(OUTPUTS, REFERENCES, idf=True))
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A file over which idf is counted: every reference on a line of its own, one of them twice, and a blank line."""
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join([*REFERENCES, "", REFERENCES[0], ""]), encoding="utf-8")
+    return path
+
+
+def test_equal_to_bert_score_with_idf(corpus: Path) -> None:
+    from bert_score import BERTScorer
+
+    scorer = BERTScorer(
+        model_type=str(_finding.folder("minilm")),
+        num_layers=5,
+        device="cpu",
+        batch_size=1,
+        nthreads=0,
+        idf=True,
+        idf_sents=[*REFERENCES, REFERENCES[0]],
+    )
+    found = scorer.score(OUTPUTS, REFERENCES, batch_size=1)
+    theirs = [list(row) for row in zip(*(part.tolist() for part in found), strict=True)]
+    assert close(numbers(pairs(), idf=str(corpus)), theirs)
+    assert not close(numbers(pairs()), theirs)
+
+
+def test_idf_does_not_depend_on_what_is_scored_together(corpus: Path) -> None:
+    assert close([numbers([item], idf=str(corpus))[0] for item in pairs()], numbers(pairs(), idf=str(corpus)))
+
+
+def test_a_changed_idf_file_is_counted_anew_and_another_signature(corpus: Path) -> None:
+    before, digest = numbers(pairs()[:1], idf=str(corpus)), bertscore.metric.sign({"idf": str(corpus)})[0]
+    corpus.write_text("The dog.\nThe log.\n")
+    assert not close(numbers(pairs()[:1], idf=str(corpus)), before)
+    assert bertscore.metric.sign({"idf": str(corpus)})[0] != digest
+
+
+@pytest.mark.parametrize("idf", [True, "/no/such/file"])
+def test_idf_without_a_file_to_count_it_over_is_refused(idf: Any) -> None:
+    assert "with one text a line, or leave it empty" in refused(idf=idf)
+
+
+@pytest.mark.parametrize(("content", "why"), [(b" \n\n", "holds no text"), (b"\xff\xfe", "cannot be read as UTF-8")])
+def test_an_idf_file_that_holds_no_text_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(content)
+    assert why in refused(idf=str(path))
 
 
 def test_equal_to_bert_score_with_several_references() -> None:
@@ -122,6 +167,23 @@ def test_what_lies_beyond_the_limit_is_not_read_and_the_limit_is_signed() -> Non
     assert bertscore.metric.sign({})[1]["max_tokens"] == 512
 
 
+def test_how_much_was_read_is_on_record() -> None:
+    short, long = "three little words", "word " * 1_020
+    row = bertscore.score([Item(short, (short,)), Item(short, (long, short)), Item(long, (long,))], {})
+    shares = [found["bertscore_read"] for found in row]
+    assert shares == [1.0, pytest.approx((3 + 510 + 3) / (3 + 1_020 + 3)), pytest.approx(0.5)]
+
+
+def test_a_long_text_raises_no_warning(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers  # its import stops the records on their way up
+
+    assert transformers
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    _encoding._load_once.cache_clear()  # a tokenizer warns once
+    numbers([Item("word " * 700, ("word",))])
+    assert not caplog.records
+
+
 def test_mean_over_references() -> None:
     alone = numbers([Item(OUTPUTS[0], (reference,)) for reference in REFERENCES[:2]])
     both = numbers([Item(OUTPUTS[0], tuple(REFERENCES[:2]))], references="mean")[0]
@@ -137,14 +199,14 @@ def test_batches_and_blocks_do_not_change_the_numbers(monkeypatch: pytest.Monkey
 
 def test_references_are_embedded_once_for_all_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     embedded: list[str] = []
-    embed = bertscore._embed
+    embed = _encoding.embed
 
     def recording(encoder: Any, texts: Any, budget: int) -> Any:
         embedded.extend(texts)
         return embed(encoder, texts, budget)
 
     monkeypatch.setattr(bertscore, "_embedded", bertscore.Memory(bertscore.REMEMBERED_BYTES))
-    monkeypatch.setattr(bertscore, "_embed", recording)
+    monkeypatch.setattr(_encoding, "embed", recording)
     first = numbers([Item("first candidate", (REFERENCES[0],)), Item("a third one", (REFERENCES[0],))])
     assert sorted(embedded) == sorted(["first candidate", "a third one", REFERENCES[0]])
     embedded.clear()
@@ -161,9 +223,19 @@ def test_texts_without_a_word_for_the_encoder_never_reach_it() -> None:
     assert isinstance(unreadable, Absent) and unreadable.state == "not_applicable"
 
 
-def test_idf_without_any_weight_left_is_not_a_number() -> None:
-    value = bertscore.score([Item("cats purr", ("cats purr",))], {"idf": True})[0]["bertscore_f1"]
+def test_idf_without_any_weight_left_is_not_a_number(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("cats purr")
+    found = bertscore.score([Item("cats purr", ("cats purr",))], {"idf": str(tmp_path / "corpus.txt")})[0]
+    value = found["bertscore_f1"]
     assert isinstance(value, Absent) and value.state == "not_applicable"
+    assert found["bertscore_read"] == 1.0
+
+
+@pytest.mark.parametrize("check", bertscore.metric.checks, ids=lambda check: check.title)
+def test_the_check_values_are_those_of_bert_score(check: Check) -> None:
+    theirs = published([check.item.text], [list(check.item.references)])[0]
+    assert theirs == [pytest.approx(check.expected[part], abs=check.tolerance) for part in PARTS]
+    assert numbers([check.item]) == [pytest.approx(theirs, abs=1e-6)]
 
 
 # Encoders
@@ -172,7 +244,7 @@ def test_idf_without_any_weight_left_is_not_a_number() -> None:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model root in which `team/encoder` is the packaged encoder."""
-    packaged = bertscore.folder("minilm")
+    packaged = _finding.folder("minilm")
     assert packaged is not None
     (tmp_path / "team" / "encoder").mkdir(parents=True)
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
@@ -195,18 +267,6 @@ def test_a_hub_id_is_found_in_a_model_root_or_by_its_path(root: Path) -> None:
     assert close(numbers(pairs()[:1], encoder=str(root / "team" / "encoder"), layer=5), expected)
     signature = bertscore.metric.sign({"encoder": str(root / "team" / "encoder"), "layer": 5})[1]
     assert (signature["encoder"], signature["weights"]) == ("encoder", bertscore.metric.sign({})[1]["weights"])
-
-
-def test_a_hub_id_is_found_in_the_hugging_face_cache(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cached = tmp_path / "hub" / "models--other--name"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("abc123")
-    (cached / "snapshots").mkdir()
-    (cached / "snapshots" / "abc123").symlink_to(root / "team" / "encoder")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert bertscore.folder("other/name") == cached / "snapshots" / "abc123"
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "../team/encoder", "team/../team/encoder", "/no/such/folder", ""])
@@ -260,16 +320,6 @@ def test_the_published_baseline_of_a_known_encoder_is_found() -> None:
     path = bertscore.baseline({**bertscore.DEFAULTS, "encoder": "roberta-large"})
     assert path is not None
     assert bertscore.baseline_values(path, 17) == pytest.approx((0.83122575, 0.8312, 0.8312), abs=1e-3)
-
-
-def test_the_limit_counts_the_positions_that_roberta_keeps_to_itself(tmp_path: Path) -> None:
-    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert bertscore.limit(tmp_path) == 512
-    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')
-    assert bertscore.limit(tmp_path) == 512
-    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 128}')
-    assert bertscore.limit(tmp_path) == 128
 
 
 def test_torch_keeps_its_settings() -> None:

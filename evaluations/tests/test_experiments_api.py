@@ -15,7 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from datasets_app.ingest import ingest
-from evaluations import calling, planning, shapes
+from evaluations import calling, metric_api, planning, shapes
 from evaluations.models import Candidate, Experiment, Generation, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
 from lumigator.models import AuditEvent, Membership
@@ -88,7 +88,7 @@ def test_from_the_question_to_the_comparison(bobs, atlas, dataset):
     assert bobs.get(f"{here}progress/").json()["percent"] == 100.0
 
     document = bobs.get(f"{here}comparison/").json()
-    assert set(document) == CONTRACT | {"parts", "ranked", "detectable", "warnings"}
+    assert set(document) == CONTRACT | {"parts", "ranked", "detectable", "warnings", "rescored"}
     for row in document["candidates"]:
         assert set(row) >= ROW
         assert set(row["metrics"]["rougeLsum"]) >= {"mean", "low", "high", "signature"}
@@ -117,7 +117,7 @@ def test_what_the_api_gives_is_what_its_document_says(bobs, atlas, dataset):
         f"{here}comparison/": shapes.ComparisonSerializer(),
         f"{here}examples/": shapes.ExamplePageSerializer(),
         f"{here}examples/0/": shapes.SideBySideSerializer(),
-        "/api/v1/metrics/": shapes.MetricListSerializer(),
+        "/api/v1/metrics/": metric_api.MetricListSerializer(),
     }
     for address, shape in described.items():
         same_shape(bobs.get(address).json(), shape, address)
@@ -703,3 +703,37 @@ def test_reading_costs_the_same_for_more_documents_and_more_experiments(bobs, at
     assert queries(bobs, HERE) == listed
     assert listed <= 6
     assert max(before.values()) <= 16
+
+
+# --- options of metrics ---------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_metric_are_frozen_and_stand_in_its_signature(atlas, bobs):
+    dataset = make_dataset(atlas, DOCUMENTS)
+    asked = {"dataset": dataset.pk, "models": ["baseline://lead-1"], "metrics": ["rouge"], "start": True}
+    answer = bobs.post(
+        "/api/v1/experiments/",
+        {**asked, "metric_options": {"rouge": {"stemmer": False}}},
+        content_type="application/json",
+    )
+    assert answer.status_code == 201, answer.content
+    work_off()
+    told = bobs.get(f"/api/v1/experiments/{answer.json()['id']}/comparison/").json()
+    assert next(iter(told["signature"]["metrics"].values()))["stemmer"] == "none"
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"bleu": {"lowercase": True}}, "not among the chosen metrics"),
+        ({"rouge": {"stemming": True}}, "no option 'stemming'"),
+        ({"rouge": {"references": "median"}}, "choose one of"),
+        ({"bertscore": {"encoder": "/etc"}}, "outside the model roots"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_in_words(atlas, bobs, options, words):
+    dataset = make_dataset(atlas, DOCUMENTS)
+    asked = {"dataset": dataset.pk, "models": ["baseline://lead-1"], "metrics": ["rouge", "bertscore"]}
+    answer = bobs.post("/api/v1/experiments/", {**asked, "metric_options": options}, content_type="application/json")
+    assert answer.status_code == 400
+    assert words in " ".join(each["msg"] for each in answer.json()["errors"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluations.metrics import Absent, Item, meteor
+from evaluations.metrics import Absent, Check, Item, meteor
 from evaluations.metrics._wordnet import synonyms
 from evaluations.tests.oracles import TEXTS, WordNet, stock_words
 
@@ -66,7 +66,25 @@ def test_equal_to_nltk(output: str, references: list[str]) -> None:
 
     assume(output.strip())
     expected = meteor_score([stock_words(text) for text in references], stock_words(output), wordnet=WordNet())
-    assert number(output, *references) == pytest.approx(expected, abs=1e-12)
+    assert number(output, *references) == expected
+
+
+@pytest.mark.parametrize("check", meteor.CHECKS, ids=lambda check: check.title)
+def test_the_check_values_hold_here_and_in_nltk(check: Check) -> None:
+    from nltk.translate.meteor_score import meteor_score
+
+    reference, output = stock_words(check.item.references[0]), stock_words(check.item.text)
+    theirs = meteor_score([reference], output, wordnet=WordNet())
+    assert theirs == pytest.approx(check.expected["meteor"], abs=check.tolerance, rel=0)
+    assert number(check.item.text, *check.item.references) == theirs
+
+
+@settings(deadline=None, max_examples=200)
+@given(words=st.lists(st.text("abdeginrsty019", min_size=1, max_size=14), min_size=1, max_size=20))
+def test_stems_equal_nltk(words: list[str]) -> None:
+    from nltk.stem.porter import PorterStemmer
+
+    assert [meteor._stemmed(word) for word in words] == [PorterStemmer().stem(word) for word in words]
 
 
 @pytest.mark.parametrize("word", SYNONYMS)

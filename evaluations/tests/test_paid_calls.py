@@ -136,6 +136,19 @@ def check_books(experiment: Experiment, api: Api) -> None:
     assert experiment.spent_micro == booked(experiment)
 
 
+# --- what is not called twice ---------------------------------------------------------------------------------------
+
+
+def test_what_was_paid_for_once_is_not_paid_for_again(atlas, api):
+    first = run(ask(atlas, api))
+    n = len(api.calls)
+    again = run(make_experiment(make_dataset(atlas, DOCUMENTS), "openai-model"))
+    assert len(api.calls) == n and again.spent_micro == 0
+    assert Generation.objects.filter(candidate__experiment=again, reused=True).count() == len(DOCUMENTS)
+    costs = [comparing.comparison(each)["candidates"][0]["cost_usd"] for each in (first, again)]
+    assert costs[0] == costs[1] > 0, "what such outputs cost does not change because they are reused"
+
+
 # --- what a call leaves behind --------------------------------------------------------------------------------------
 
 

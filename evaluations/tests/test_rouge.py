@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluations.metrics import Absent, Item, rouge
+from evaluations.metrics import Absent, Check, Item, _rouge_counting, _rouge_words, rouge
 from evaluations.tests.oracles import TEXTS, stock_punkt
 
 KINDS = rouge.KINDS
@@ -132,17 +133,67 @@ def test_lone_surrogates_are_scored() -> None:
 def test_without_the_fast_library_the_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["Cats purr. Dogs don't bark!", "A dog barked; the cats purred.\nThen it rained.", "Nothing, e.g. rain."]
     items = [Item(output, tuple(texts)) for output in texts]
-    fast = rouge.score(items, {})
+    fast, digest = rouge.score(items, {}), rouge.metric.sign({})[0]
     found = rouge.find_spec
-    monkeypatch.setattr(rouge, "find_spec", lambda name: None if name == "rouge_score_rs" else found(name))
-    rouge._scorer.cache_clear()
+    for module in (rouge, _rouge_words, _rouge_counting):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name == "rouge_score_rs" else found(name))
+    monkeypatch.setattr(_rouge_words, "_current", {})
+    _rouge_words._tokenizer.cache_clear()
     try:
-        assert type(rouge._scorer(True, "rouge-score")).__module__ == "rouge_score.rouge_scorer"
+        assert type(_rouge_words._tokenizer(True).__self__).__module__ == "rouge_score.tokenizers"  # type: ignore[attr-defined]
         assert rouge.score(items, {}) == fast
-        assert rouge.metric.sign({})[1]["library"] == "rouge-score"
+        assert rouge.metric.sign({})[0] == digest
         assert "rouge-score-rs" in rouge.available({"tokenizer": "unicode"})
     finally:
-        rouge._scorer.cache_clear()
+        _rouge_words._tokenizer.cache_clear()
+
+
+def test_every_letter_that_lower_case_makes_readable_counts() -> None:
+    for number in range(sys.maxunicode + 1):
+        letter = chr(number)
+        readable = any("a" <= low <= "z" or "0" <= low <= "9" for low in letter.lower())
+        assert rouge._readable(letter, rouge.DEFAULTS) == readable, hex(number)
+
+
+@pytest.mark.parametrize("check", rouge.CHECKS, ids=lambda check: check.title)
+def test_the_check_values_hold(check: Check) -> None:
+    found = rouge.score([check.item], check.options)[0]
+    assert {part: found[part] for part in check.expected} == pytest.approx(check.expected, abs=check.tolerance, rel=0)
+
+
+def test_the_check_values_are_those_of_rouge_score() -> None:
+    for check in rouge.CHECKS:
+        scorer = reference_scorer(True, check.options.get("sentences") != "newline")
+        found = flat(scorer.score(check.item.references[0], check.item.text))
+        assert {part: found[part] for part in check.expected} == pytest.approx(check.expected, abs=1e-12, rel=0)
+
+
+def test_a_full_vocabulary_is_replaced_and_the_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [
+        Item(f"row {n} rose by {n} points. It fell.", (f"row {n} fell by {n + 1}. Row {n}.",)) for n in range(1500)
+    ]
+    expected = rouge.score(items, {})
+    monkeypatch.setattr(_rouge_words, "_current", {})
+    monkeypatch.setattr(_rouge_words, "FULL", 100_000)
+    assert rouge.score(items, {}) == expected
+    (words,) = _rouge_words._current.values()
+    assert words.bytes < 100_000 + 1100 * 500, "it began anew on the way"
+
+
+def test_the_second_candidate_finds_its_references_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_rouge_words, "_current", {})
+    numbers("one output", "cats purr", "dogs bark")
+    references = _rouge_words._current[True].references
+    assert len(references) == 2
+    numbers("another output", "cats purr", "dogs bark")
+    assert len(references) == 2
+
+
+def test_many_references_give_the_best_of_each_alone() -> None:
+    references = tuple(f"row {n} rose by {n % 7} points and fell by {n % 5}" for n in range(50))
+    alone = [numbers("row 8 rose by 3 points", reference) for reference in references]
+    found = numbers("row 8 rose by 3 points", *references)
+    assert all(found[kind] == max(one[kind] for one in alone) for kind in KINDS)
 
 
 def test_an_unknown_option_value_is_refused_with_the_choices() -> None:
