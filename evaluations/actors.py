@@ -27,6 +27,11 @@ def score(experiment_id: int, metric: str) -> None:
     current().score(experiment_id, metric)
 
 
+@dramatiq.actor(queue_name="gpu", broker=doorbell.broker)
+def complete(queue: str) -> None:
+    current().complete(queue)
+
+
 @dramatiq.actor(queue_name="cpu", broker=doorbell.broker)
 def selfcheck() -> None:
     current().selfcheck()

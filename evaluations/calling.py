@@ -22,11 +22,13 @@ from django.db.models.functions import Now
 
 from evaluations import leasing
 from evaluations.leasing import Fenced, Lease, Stopped
+from evaluations.limiting import Limits, guess
 from evaluations.models import Call, Candidate, Experiment, Generation, WorkUnit
 from evaluations.planning import DEFAULT_NEW_TOKENS
 from evaluations.warming import WarmModel
 from models_registry.pricing import cost_micro
 from models_registry.providers import Output, ProviderError, Request, available
+from models_registry.shortening import most_of_all_calls
 
 log = logging.getLogger(__name__)
 TRIES = 6
@@ -37,33 +39,50 @@ PATIENCE_SECONDS = 10.0
 """A retry due sooner than this is awaited; for a later one the unit goes back with its time."""
 GONE = ("worker_gone", "abandoned")
 """Ledger lines of calls whose end nobody saw: they are no tries of the example's own."""
+REFUSED = "rate_limited"
+REFUSALS = 30
+"""How often an example may be refused for the pace alone: a call that was not let in has not failed."""
 
 
 def refuse_by_policy(candidate: Candidate) -> None:
     """What planning refuses is refused again before every unit, by the rows as they are now: a candidate may have
     been put into the table by other means, and a mark or a budget may have come later (SECURITY S12).
     Raises ProviderError ("stop")."""
-    provider = available().get(candidate.provider)
-    if provider is None or provider.place != "network":
+    if not _leaves(candidate):
         return
     experiment = Experiment.objects.select_related("dataset").get(pk=candidate.experiment_id)
-    connection = candidate.connection
-
-    def refuse(code: str, sentence: str) -> NoReturn:
-        raise ProviderError(f"{candidate.label}: {sentence}", code=code, failure="stop")
-
     if not experiment.dataset.may_leave:
-        refuse("privacy", "it would send documents away, but this dataset is marked as never leaving")
-    if connection is not None and not (connection.enabled and connection.team_id == experiment.team_id):
-        refuse("no_connection", f"the connection {connection.name!r} is disabled: an administrator enables it")
+        _refuse(candidate, "privacy", "it would send documents away, but this dataset is marked as never leaving")
+    refuse_by_policy_of(candidate, experiment.team_id)
     if experiment.budget_micro is not None and not _is_priced(candidate):
-        refuse("unpriced", "it has no price, so the budget cannot be kept: enter its price, and add it again")
+        sentence = "it has no price, so the budget cannot be kept: enter its price, and add it again"
+        _refuse(candidate, "unpriced", sentence)
+
+
+def refuse_by_policy_of(candidate: Candidate, team: int) -> None:
+    """The part of `refuse_by_policy` that is about the connection alone. Raises ProviderError ("stop")."""
+    connection = candidate.connection
+    if _leaves(candidate) and connection is not None and not (connection.enabled and connection.team_id == team):
+        sentence = f"the connection {connection.name!r} is disabled: an administrator enables it"
+        _refuse(candidate, "no_connection", sentence)
+
+
+def _leaves(candidate: Candidate) -> bool:
+    provider = available().get(candidate.provider)
+    return provider is not None and provider.place == "network"
+
+
+def _refuse(candidate: Candidate, code: str, sentence: str) -> NoReturn:
+    raise ProviderError(f"{candidate.label}: {sentence}", code=code, failure="stop")
 
 
 @dataclass
 class _Attempt:
+    """A call in flight, and the tokens that it was guessed to read and write."""
+
     request: Request
     call: Call
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,8 @@ def call_all(
 ) -> float | None:
     """Call the API for every request; outputs are kept under their cache `keys`. None when all have an outcome, else
     in how many seconds to try the rest."""
-    calls = _Calls(lease, candidate, model, keys, [(0.0, request) for request in requests])
+    limits = Limits(candidate.connection) if candidate.connection is not None else None
+    calls = _Calls(lease, candidate, model, keys, [(0.0, request) for request in requests], limits=limits)
     try:
         while calls.waiting or calls.running:
             if calls.end is None and (lease.must_stop or stopping()):
@@ -118,6 +138,7 @@ class _Calls:
     keys: Mapping[int, str]
     waiting: list[tuple[float, Request]]
     running: dict[Future[Output], _Attempt] = field(default_factory=dict)
+    limits: Limits | None = None
     end: Stopped | ProviderError | None = None
 
     def begin(self) -> float:
@@ -131,25 +152,31 @@ class _Calls:
             pause = self.model.pace.begin()
             if pause is not None:
                 return pause or 0.2
-            if not self._begin_one():
-                return 0.5
+            if (pause := self._begin_one()) is not None:
+                return pause
         return 0.5
 
-    def _begin_one(self) -> bool:
+    def _begin_one(self) -> float | None:
+        """Begin the first call that waits: None. Or in how many seconds to look again."""
         request = self.waiting[0][1]
-        call = None
+        tokens = guess(request.prompt or request.source, _most_written(self.candidate))
+        call, pause = None, 0.5
         try:
-            call = reserve(self.lease, self.candidate, request)
+            allowed = self.limits.take(tokens) if self.limits else None
+            if allowed is None:
+                call = reserve(self.lease, self.candidate, request)
+            else:
+                pause = allowed
         except (Stopped, ProviderError) as exc:
             self.end = exc
         finally:
             if call is None:
                 self.model.pace.end(answered=False)
         if call is None:
-            return False
+            return pause
         self.waiting.pop(0)
-        self.running[self.model.call(request)] = _Attempt(request, call)
-        return True
+        self.running[self.model.call(request)] = _Attempt(request, call, tokens)
+        return None
 
     def collect(self, seconds: float) -> None:
         """Settle the calls that end within `seconds`, and commit their outcomes."""
@@ -175,6 +202,7 @@ class _Calls:
     def _settle(self, attempt: _Attempt, future: Future[Output]) -> None:
         """Book one ended call, with its outcome if it has one, in one transaction."""
         bill = _bill(attempt, future)
+        self._tell_limits(attempt, bill)
         if bill.error is None:
             assert bill.output is not None
             _commit(self.lease, attempt, bill, bill.output, self.keys)
@@ -191,6 +219,17 @@ class _Calls:
             return
         _book(attempt.call, bill)
         self.waiting.append((time.monotonic() + again, attempt.request))
+
+    def _tell_limits(self, attempt: _Attempt, bill: _Bill) -> None:
+        """All workers learn of a pause, and of what the call really took."""
+        if self.limits is None:
+            return
+        if bill.error is not None and bill.outcome == REFUSED:
+            self.limits.correct(attempt.tokens, 0)
+            if bill.error.retry_after:
+                self.limits.pause(bill.error.retry_after)
+        elif bill.output is not None and bill.output.input_tokens_read is not None:
+            self.limits.correct(attempt.tokens, bill.output.input_tokens_read + (bill.output.output_tokens or 0))
 
 
 def _bill(attempt: _Attempt, future: Future[Output]) -> _Bill:
@@ -209,7 +248,7 @@ def _bill(attempt: _Attempt, future: Future[Output]) -> _Bill:
 def _bill_of_output(call: Call, output: Output) -> _Bill:
     """An answer costs what its tokens cost. One that tells no tokens may cost the most; a rejection costs nothing."""
     price = call.candidate.spec.get("price") or {}
-    tokens = (output.input_tokens, output.cached_tokens, output.output_tokens)
+    tokens = (output.input_tokens_read, output.cached_tokens, output.output_tokens)
     cost = cost_micro(*tokens, price.get("in"), price.get("out"), price.get("cached"))
     outcome = output.error_code or "ok"
     was_rejected = output.status in ("error", "refused") and not output.finish_reason
@@ -231,7 +270,9 @@ def _commit(lease: Lease, attempt: _Attempt, bill: _Bill, output: Output, keys: 
     try:
         with leasing.fenced(lease):
             _book(attempt.call, bill)
-            leasing.record_outcomes(lease, [_outcome(attempt, output, cost, keys)])
+            outcome = _outcome(attempt, output, cost, keys)
+            outcome.unit_id, outcome.epoch = lease.unit.pk, lease.epoch
+            Generation.objects.bulk_create([outcome], ignore_conflicts=True)
     except Fenced:
         _book(attempt.call, bill)
         raise
@@ -250,11 +291,14 @@ def _again(lease: Lease, attempt: _Attempt, bill: _Bill) -> float | None:
         candidate=call.candidate_id, example=call.example_id, unit_id__in=this_round.values("pk")
     )
     earlier = mine.exclude(pk=call.pk).exclude(outcome__in=GONE)
-    ended = [*earlier.values_list("state", flat=True), bill.state]
-    tries = len(ended)
-    may_be_billed = ended.count(Call.State.UNKNOWN) if bill.state == Call.State.UNKNOWN else 0
-    if bill.error.failure == "final" or tries >= TRIES or may_be_billed > MORE_TRIES:
+    ended = [*earlier.values_list("state", "outcome"), (bill.state, bill.outcome)]
+    refusals = sum(outcome == REFUSED for _, outcome in ended)
+    tries = len(ended) - refusals
+    unknown = sum(state == Call.State.UNKNOWN for state, _ in ended) if bill.state == Call.State.UNKNOWN else 0
+    if bill.error.failure == "final" or tries >= TRIES or refusals >= REFUSALS or unknown > MORE_TRIES:
         return None
+    if bill.outcome == REFUSED:  # spread, or those that were refused together would be refused together again
+        return (bill.error.retry_after or 0.0) + random.uniform(0, BACKOFF_SECONDS)
     if bill.error.retry_after is not None:
         return bill.error.retry_after
     return random.uniform(0, min(60.0, BACKOFF_SECONDS * 2.0**tries))
@@ -299,8 +343,15 @@ def worst_case_micro(candidate: Candidate, request: Request) -> int | None:
     text has bytes, and the answer is bounded by max_new_tokens, so this is a true bound (and a loose one)."""
     price = candidate.spec.get("price") or {}
     text = request.prompt if request.prompt is not None else request.source
-    most_out = int((candidate.spec.get("generation") or {}).get("max_new_tokens") or DEFAULT_NEW_TOKENS)
-    return cost_micro(len(text.encode()) + 64, 0, most_out, price.get("in"), price.get("out"))
+    text += "".join(each["content"] for each in request.messages)
+    calls, sent, written = 1, len(text.encode()), _most_written(candidate)
+    if candidate.spec.get("long_documents"):
+        calls, sent, written = most_of_all_calls(request, candidate.spec)
+    return cost_micro(sent + 64 * calls, 0, written, price.get("in"), price.get("out"))
+
+
+def _most_written(candidate: Candidate) -> int:
+    return int((candidate.spec.get("generation") or {}).get("max_new_tokens") or DEFAULT_NEW_TOKENS)
 
 
 def _is_priced(candidate: Candidate) -> bool:
@@ -311,12 +362,12 @@ def _is_priced(candidate: Candidate) -> bool:
 def _book(call: Call, bill: _Bill) -> None:
     """Close the ledger line and turn its reservation into what it cost; once, however often it is asked."""
     output = bill.output
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         booked = Call.objects.filter(pk=call.pk, state=Call.State.RESERVED).update(
             state=bill.state,
             outcome=bill.outcome[:40],
             cost_micro=bill.cost,
-            input_tokens=output.input_tokens if output else None,
+            input_tokens=output.input_tokens_read if output else None,
             cached_tokens=output.cached_tokens if output else None,
             output_tokens=output.output_tokens if output else None,
             latency_ms=output.latency_ms if output else None,

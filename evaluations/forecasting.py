@@ -19,13 +19,14 @@ from evaluations import metrics, stats, tasks
 from evaluations.metrics import part_owner
 from evaluations.models import Candidate, Experiment, Generation
 from evaluations.planning import DEFAULT_NEW_TOKENS, sample_of
+from evaluations.prompting import CHARACTERS_PER_TOKEN
 from models_registry import choosing
 from models_registry.models import ModelEntry
 from models_registry.pricing import cost_micro
 from models_registry.providers import ProviderError, serving
+from models_registry.shortening import most_of_all_documents
 
 Document = dict[str, Any]
-CHARACTERS_PER_TOKEN = 4
 TYPICAL_SD = 0.10
 """The usual SD of the paired differences of ROUGE scores (STATISTICS §2); only the run measures the real one."""
 MEASURED = 5000
@@ -207,9 +208,12 @@ def _worst_case_usd(spec: Document, sizes: _Sizes, calls: int, template: str, mo
     if not calls or spec.get("privacy") == ModelEntry.Privacy.LOCAL:
         return 0.0
     price = spec.get("price") or {}
-    read = sizes.bytes + sizes.n * (len(template.encode()) + CALL_BYTES)
-    bound = cost_micro(read, 0, sizes.n * most_out, price.get("in"), price.get("out"))
-    return None if bound is None else (bound + calls) / 1_000_000
+    made, read, written = sizes.n, sizes.bytes + sizes.n * (len(template.encode()) + CALL_BYTES), sizes.n * most_out
+    if spec.get("long_documents"):
+        around_it = len(template.encode()) + CALL_BYTES
+        made, read, written = most_of_all_documents(sizes.n, sizes.bytes, around_it, spec)
+    bound = cost_micro(read, 0, written, price.get("in"), price.get("out"))
+    return None if bound is None else (bound + max(calls, made)) / 1_000_000
 
 
 # --- what it can show -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from evaluations.metrics import Metric
 from lumigator.models import Team
 from models_registry import choosing
 from models_registry.models import ModelEntry
+from models_registry.shortening import STRATEGIES
 
 TASK = "summarization"
 
@@ -64,6 +65,7 @@ class NewExperiment(forms.Form):
     seed = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, initial=0)
     budget_usd = forms.DecimalField(required=False, min_value=0, max_digits=12, decimal_places=6)
     prompt = forms.CharField(required=False, max_length=20_000, widget=forms.Textarea(attrs={"rows": 6}))
+    long_documents = forms.ChoiceField(required=False)
     reuse_outputs = forms.BooleanField(required=False, initial=True)
 
     def __init__(self, *args: Any, team: Team, **kwargs: Any) -> None:
@@ -75,6 +77,8 @@ class NewExperiment(forms.Form):
         self._offer("models", [(entry.slug, entry.name) for entry in self.entries])
         self._offer("metrics", [(metric.name, metric.label) for metric in metrics.available().values()])
         self._offer("primary_metric", list(primary_choices()))
+        ways = [(name, f"It {words}") for name, words in STRATEGIES.items()]
+        self._offer("long_documents", [("", "As the model does by itself: it reads the beginning"), *ways])
         self.initial.setdefault("metrics", list(self.task.metrics))
         self.initial.setdefault("primary_metric", self.task.primary)
         for name in self.fields:
@@ -134,7 +138,7 @@ class NewExperiment(forms.Form):
             "name": asked["name"],
             "dataset": asked["dataset"],
             "task": TASK,
-            "models": [*asked["models"], *addresses],
+            "models": [_wish(model, asked["long_documents"]) for model in [*asked["models"], *addresses]],
             "metrics": asked["metrics"],
             "primary_metric": asked["primary_metric"],
             "margin": asked["margin"],
@@ -155,6 +159,10 @@ class NewExperiment(forms.Form):
         for field, sentences in errors.items():
             place = {"sample": "sample_n", "metric_options": "metrics"}.get(field, field)
             self.add_error(place if place in self.fields else None, sentences)
+
+
+def _wish(model: str, long_documents: str) -> str | dict[str, Any]:
+    return {"model": model, "long_documents": long_documents} if long_documents else model
 
 
 def _as_text(value: Any) -> str:

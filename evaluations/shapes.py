@@ -19,6 +19,7 @@ from rest_framework import serializers
 from datasets_app.models import Dataset
 from evaluations import states
 from evaluations.models import Candidate, Experiment
+from models_registry import shortening
 
 LONGEST_PROMPT = 20_000
 NAMED = 20
@@ -57,6 +58,11 @@ class ModelWishSerializer(Strict):
         max_length=LONGEST_PROMPT, required=False, trim_whitespace=False, help_text="Holds {document} once."
     )
     generation = serializers.DictField(required=False, help_text="Generation parameters; they are really applied.")
+    language = serializers.CharField(max_length=40, required=False, help_text="For {language} in the prompt.")
+    long_documents = serializers.ChoiceField(
+        choices=list(shortening.STRATEGIES), required=False,
+        help_text="What it does with a document beyond its window; another way is another candidate.",
+    )  # fmt: skip
 
 
 @extend_schema_field(

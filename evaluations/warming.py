@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,7 +23,9 @@ from evaluations.models import Candidate
 from evaluations.pacing import Pace
 from models_registry import choosing
 from models_registry.hosting import ModelHost
+from models_registry.models import Connection
 from models_registry.providers import Access, Output, Provider, ProviderError, Request, Session, available
+from models_registry.shortening import shortened
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class WarmModel:
             self.host = ModelHost(provider.name, ready, hang_seconds=settings.HANG_SECONDS)
             self.host.start(cancelled)
         else:
-            self.session = provider.open(ready, access)
+            self.session = shortened(provider.open(ready, access), ready)
 
     @property
     def is_network(self) -> bool:
@@ -108,7 +111,17 @@ class WarmModel:
         threading.Thread(target=self._fly, args=(request, future), name="call", daemon=True).start()
         return future
 
+    def call_alone(self, request: Request, cancelled: Callable[[], bool]) -> Output:
+        """One call of a network model, when its pace allows; for who has nothing else to do meanwhile. Raises
+        ProviderError as the call does, and "unavailable" when `cancelled` said so before it was made."""
+        while (pause := self.pace.begin()) is not None:
+            if cancelled():
+                raise ProviderError("the worker is stopping: ask again", code="unavailable", failure="retry")
+            time.sleep(min(pause or 0.05, 0.5))
+        return self.call(request).result()
+
     def _fly(self, request: Request, future: Future[Output]) -> None:
+        began = time.monotonic()
         try:
             output = self._ask(request)
         except BaseException as exc:
@@ -117,7 +130,7 @@ class WarmModel:
             self.pace.end(answered=False)
             future.set_exception(exc)
         else:
-            self.pace.end(answered=True)
+            self.pace.end(answered=True, seconds=time.monotonic() - began)
             future.set_result(output)
 
     def _ask(self, request: Request) -> Output:
@@ -168,6 +181,10 @@ class WarmModels:
         shelf = self._hosts if provider.place == "host" else self._sessions
         return shelf.get(_key(candidate.provider, candidate.spec, version), opened)
 
+    def keys(self) -> list[str]:
+        """The keys (`key_of`) of what is open now."""
+        return [*self._hosts.keys(), *self._sessions.keys()]
+
     def close(self) -> None:
         self._hosts.clear()
         self._sessions.clear()
@@ -194,6 +211,9 @@ class _Shelf:
             self._models[key] = opened()
             return self._models[key]
 
+    def keys(self) -> list[str]:
+        return [key for key, model in list(self._models.items()) if model.is_alive]
+
     def clear(self) -> None:
         with self._lock:
             while self._models:
@@ -209,7 +229,12 @@ def _access_of(candidate: Candidate) -> Access:
         raise ProviderError(str(exc), code="no_key", failure="stop") from None
 
 
+def key_of(provider: str, spec: dict[str, Any], connection: Connection | None) -> str:
+    """What makes two candidates share an opened model: all of the spec but the prompt, which is in each request, and
+    the connection with its version."""
+    return _key(provider, spec, (connection.pk, connection.version) if connection else None)
+
+
 def _key(provider: str, spec: dict[str, Any], connection: tuple[int, int] | None) -> str:
-    """What makes two candidates share an opened model: all of the spec but the prompt, which is in each request."""
     decides = {name: value for name, value in spec.items() if name not in ("prompt", "prompt_version", "price")}
     return sha256(json.dumps([provider, decides, connection], sort_keys=True).encode()).hexdigest()

@@ -23,7 +23,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.db.models.functions import Now
 from redis.exceptions import RedisError
 
-from evaluations import calling, leasing, planning, probing, running, scoring, selfchecking, sweeping
+from evaluations import calling, completing, leasing, planning, probing, running, scoring, selfchecking, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
 from evaluations.models import Candidate, Worker
@@ -87,7 +87,7 @@ class WorkerProcess:
         ears = dramatiq.Worker(
             doorbell.broker,
             queues=set(self.queues),
-            worker_timeout=500,
+            worker_timeout=100,  # how long an idle worker may sleep over an online request
             worker_threads=sum(THREADS[queue] for queue in self.queues),
         )
         for thread in threads:
@@ -114,6 +114,14 @@ class WorkerProcess:
         """Whether even the batch in hand must be given up."""
         return time.monotonic() > self._stop_at
 
+    def _is_asked(self, queue: str) -> bool:
+        """Whether somebody waits online for a model of the kind that runs one after the other."""
+        return queue == "gpu" and completing.are_asked([queue])
+
+    def _must_yield(self, model: WarmModel) -> bool:
+        """Whether to begin no further batch: the worker stops, or somebody waits online."""
+        return self.is_stopping() or (model.host is not None and self._is_asked("gpu"))
+
     def _every(self, seconds: float, step: Callable[[], None]) -> None:
         """Do `step` again and again, some jitter apart, whatever the database does meanwhile."""
         while not self._stopping.wait(seconds * random.uniform(0.8, 1.2)):
@@ -134,9 +142,13 @@ class WorkerProcess:
     def _sweep(self) -> None:
         Worker.objects.filter(name=self.name).update(seen_at=Now())
         sweeping.sweep()
+        completing.mend()
 
     def _poll(self) -> None:
         """Ring for ready work whose bell was lost; with Redis gone, do one piece of it here."""
+        for queue in self.queues:
+            if completing.are_asked([queue]) and not doorbell.send("complete", queue, queue):
+                self.complete(queue)
         if "cpu" in self.queues and selfchecking.are_asked():
             doorbell.send("selfcheck", "cpu")
         for work in sweeping.waiting(self.queues):
@@ -170,6 +182,10 @@ class WorkerProcess:
 
     def score(self, experiment: int, metric: str) -> None:
         self._all("score", scoring.score, experiment=experiment, metric=metric)
+
+    def complete(self, queue: str) -> None:
+        if queue in self.queues:
+            completing.complete(self.name, [queue], self.models, self.is_stopping)
 
     def selfcheck(self) -> None:
         selfchecking.do_asked(self.name)
@@ -206,6 +222,8 @@ class WorkerProcess:
         if queue not in self.queues:
             return
         while not self.is_stopping():
+            if self._is_asked(queue):
+                self.complete(queue)
             lease = leasing.claim("generate", self.name, candidate=candidate_id)
             if lease is None:
                 return
@@ -222,7 +240,7 @@ class WorkerProcess:
         try:
             model = self._open(lease, candidate)
             if model is not None:
-                running.generate(lease, candidate, model, self.is_stopping, self._must_drop)
+                running.generate(lease, candidate, model, lambda: self._must_yield(model), self._must_drop)
         except Fenced as exc:
             log.warning("%s", exc)
         except leasing.Stopped:

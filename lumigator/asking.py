@@ -76,7 +76,7 @@ def experiment_on_file(team: Team, user: User, options: Namespace) -> Experiment
     data = {
         "name": f"{options.data.name}: which model?",
         "dataset": dataset,
-        "models": [model_of(team, text) for text in options.model],
+        "models": [_wish(model_of(team, text), options) for text in options.model],
         "metrics": options.metrics,
         "primary_metric": options.primary_metric,
         "prompt": options.prompt,
@@ -94,6 +94,13 @@ def experiment_on_file(team: Team, user: User, options: Namespace) -> Experiment
         for sentence in told.sentences():
             print(f"{name}: {sentence}")
     return experiment
+
+
+def _wish(model: str | dict[str, Any], options: Namespace) -> str | dict[str, Any]:
+    """The model with what was asked for all of them; baselines read every document whole."""
+    if not options.long_documents or not isinstance(model, str) or model.startswith("baseline"):
+        return model
+    return {"model": model, "long_documents": options.long_documents}
 
 
 def metric_options(words: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -97,6 +97,9 @@ def parser() -> argparse.ArgumentParser:
         "--metric-option", action="append", default=[], metavar="METRIC.OPTION=VALUE", help="e.g. rouge.stemmer=false"
     )
     run.add_argument("--no-reuse", action="store_true", help="generate anew what an earlier run already has")
+    run.add_argument(
+        "--long-documents", metavar="WAY", help="beyond a model's window: cut_tail, cut_head, middle_out or map_reduce"
+    )
     run.add_argument("--no-baselines", action="store_true", help="leave out lead-3, random and the oracle")
     run.add_argument("--json", type=Path, metavar="OUT", help="write the comparison document")
     run.add_argument("--export", type=Path, metavar="DIR", help="write outputs and scores per example as JSONL")

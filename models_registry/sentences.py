@@ -1,13 +1,14 @@
 """Split a document into sentences, keeping dialogue turns and bullet points whole.
 
 Rules only, no model and no data: the same text gives the same pieces on every machine. A line break ends a piece
-(chat turns, bullets, headings) unless the line is plainly hard-wrapped prose that goes on below.
+(chat turns, bullets, headings) unless the line is plainly hard-wrapped prose that goes on below. In a dialogue a short
+turn is one piece, however many sentences it has: without its speaker half of it means little.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 ABBREVIATIONS = frozenset(
     """adj adm adv approx apr art asst aug ave bros ca capt cf ch cmdr co col corp cpl dec dept dr ed eds eg eq eqs esp
@@ -34,10 +35,19 @@ _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]+$")
 _ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 _NEXT_WORD = re.compile(r"\s*[\"'“‘«(\[]*([^\W_]+)")
 _ITEM = re.compile(r"\s*(?:[-*•‣◦–—#>]|\(?[0-9]{1,3}[.)]\s|\(?[a-zA-Z][.)]\s)")
-_TURN = re.compile(r"\s*[^\s:][^:]{0,39}:(?:\s|$)")
+_TIME = (
+    r"(?:[\[(]?(?:[0-9]{1,4}[./-][0-9]{1,2}[./-][0-9]{1,4},?\s+)?[0-9]{1,2}[:.][0-9]{2}(?:[:.][0-9]{2})?"
+    r"(?:\s?[apAP]\.?[mM]\.?)?[\])]?\s*(?:[-–—]\s*)?)?"
+)
+"""The time before a turn, perhaps: [10:02], 00:01:15, 12/03/24, 10:02 - …"""
+_TURN = re.compile(rf"\s*{_TIME}[^\s:][^:]{{0,39}}:(?:\s|$)")
+_SPEAKER = re.compile(rf"\s*{_TIME}(?:#\w{{1,30}}#|[\w<@][^\s:!?;,]*(?:[ ][^\s:!?;,]+){{0,3}}):\s")
+_MARKED_SPEAKER = re.compile(r"\s+(?=#\w{1,30}#:)")
 _LIST_NUMBER = re.compile(r"\s*\(?(?:[0-9]{1,3}|[a-zA-Z])$")
 WRAPPED_AT = 50
 """Characters from which an unfinished line counts as hard-wrapped prose."""
+SHORT_TURN = 25
+"""Words of the longest turn that is kept whole, its speaker among them."""
 
 
 def sentences(text: str) -> list[str]:
@@ -46,13 +56,41 @@ def sentences(text: str) -> list[str]:
     >>> sentences("Dr. Moss paid 3.5 dollars. Why?\\n- a point\\nBo: hi. Bye.")
     ['Dr. Moss paid 3.5 dollars.', 'Why?', '- a point', 'Bo: hi.', 'Bye.']
     """
-    return [piece for block in _blocks(text) for piece in _split(block)]
+    lines = [turn for line in text.splitlines() for turn in _MARKED_SPEAKER.split(line)]
+    keeps = _is_dialogue(lines)
+    pieces: list[str] = []
+    for block in _blocks(lines):
+        if keeps and _SPEAKER.match(block) and len(block.split()) <= SHORT_TURN:
+            pieces.append(_tidy(block))
+        else:
+            pieces.extend(_split(block))
+    return pieces
 
 
-def _blocks(text: str) -> Iterator[str]:
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where each piece of `sentences(text)` begins and ends in `text`, in characters, without the blanks around it."""
+    found: list[tuple[int, int]] = []
+    position = 0
+    for piece in sentences(text):
+        words = piece.split()
+        start = position = text.index(words[0], position)
+        for word in words:
+            # What stands between is whitespace alone: the search ends where it begins, or a few blanks later.
+            position = text.index(word, position) + len(word)
+        found.append((start, position))
+    return found
+
+
+def _is_dialogue(lines: Sequence[str]) -> bool:
+    """Two turns or more, and every third line one: a note in prose ("Warning: …") makes no dialogue."""
+    turns = sum(bool(_SPEAKER.match(line)) for line in lines)
+    return turns >= 2 and 3 * turns >= sum(not line.isspace() and line != "" for line in lines)
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[str]:
     """Lines, with hard-wrapped prose joined again."""
     held = ""
-    for line in text.splitlines():
+    for line in lines:
         if held and not _goes_on(held, line):
             yield held
             held = ""

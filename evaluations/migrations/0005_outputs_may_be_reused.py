@@ -4,15 +4,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('evaluations', '0004_scores_keep_their_counts'),
+        ("evaluations", "0004_scores_keep_their_counts"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='experiment',
-            name='reuse_outputs',
-            field=models.BooleanField(default=True, help_text='Take outputs that the team already has: same model, prompt, document and seed.'),
+            model_name="experiment",
+            name="reuse_outputs",
+            field=models.BooleanField(
+                default=True, help_text="Take outputs that the team already has: same model, prompt, document and seed."
+            ),
         ),
     ]

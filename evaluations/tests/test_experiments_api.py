@@ -709,8 +709,9 @@ def test_reading_costs_the_same_for_more_documents_and_more_experiments(bobs, at
 
 
 def test_options_of_a_metric_are_frozen_and_stand_in_its_signature(atlas, bobs):
+    make_fake(atlas)
     dataset = make_dataset(atlas, DOCUMENTS)
-    asked = {"dataset": dataset.pk, "models": ["baseline://lead-1"], "metrics": ["rouge"], "start": True}
+    asked = {"dataset": dataset.pk, "models": ["fake"], "baselines": False, "metrics": ["rouge"], "start": True}
     answer = bobs.post(
         "/api/v1/experiments/",
         {**asked, "metric_options": {"rouge": {"stemmer": False}}},
@@ -732,8 +733,9 @@ def test_options_of_a_metric_are_frozen_and_stand_in_its_signature(atlas, bobs):
     ],
 )
 def test_an_option_that_cannot_be_is_refused_in_words(atlas, bobs, options, words):
+    make_fake(atlas)
     dataset = make_dataset(atlas, DOCUMENTS)
-    asked = {"dataset": dataset.pk, "models": ["baseline://lead-1"], "metrics": ["rouge", "bertscore"]}
+    asked = {"dataset": dataset.pk, "models": ["fake"], "baselines": False, "metrics": ["rouge", "bertscore"]}
     answer = bobs.post("/api/v1/experiments/", {**asked, "metric_options": options}, content_type="application/json")
     assert answer.status_code == 400
     assert words in " ".join(each["msg"] for each in answer.json()["errors"])

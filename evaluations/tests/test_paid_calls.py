@@ -28,7 +28,7 @@ from evaluations.tests.engine import make_dataset, make_experiment, make_fake, r
 from evaluations.working import WorkerProcess
 from lumigator.models import Team
 from models_registry import choosing
-from models_registry.models import Connection, ModelEntry
+from models_registry.models import Allowance, Connection, ModelEntry
 from models_registry.pricing import cost_micro
 from models_registry.providers import ProviderError
 from models_registry.testing_api import Call as Seen
@@ -208,12 +208,21 @@ def test_a_slower_pace_is_kept_and_each_attempt_is_in_the_ledger(atlas, api):
     check_books(experiment, api)
 
 
-def test_an_endless_slower_pace_ends_as_an_error_after_six_tries(atlas, api):
-    api.answer(*[error(429, "Slow down.", code="rate_limit_exceeded", Retry_After="0")] * 6)
+def test_an_endless_slower_pace_ends_as_an_error(atlas, api):
+    api.answer(*[error(429, "Slow down.", code="rate_limit_exceeded", Retry_After="0")] * calling.REFUSALS)
     experiment = run(ask(atlas, api, DOCUMENTS[:1]))
     assert Generation.objects.get().error_code == "rate_limited"
-    assert len(api.calls) == 6
+    assert len(api.calls) == calling.REFUSALS
     assert experiment.state == "completed_with_errors"
+
+
+def test_refusals_for_the_pace_use_up_no_tries_of_a_failing_call(atlas, api):
+    slower = error(429, "Slow down.", code="rate_limit_exceeded", Retry_After="0")
+    busy = error(503, "Overloaded.", Retry_After="0")
+    api.answer(*[slower] * 10, *[busy] * (calling.TRIES - 1), *[slower] * 5)
+    experiment = run(ask(atlas, api, DOCUMENTS[:1]))
+    assert experiment.state == "completed"
+    check_books(experiment, api)
 
 
 def test_a_retry_that_is_far_away_gives_the_unit_back_until_then(atlas, api):
@@ -226,6 +235,7 @@ def test_a_retry_that_is_far_away_gives_the_unit_back_until_then(atlas, api):
     left = WorkUnit.objects.annotate(left=F("next_at") - Now()).get(pk=unit.pk).left
     assert 60 < left.total_seconds() <= 120
     api.queue.clear()
+    Allowance.objects.update(not_before=None)  # the two minutes are over
     WorkUnit.objects.filter(pk=unit.pk).update(next_at=Now())
     work_off()
     experiment.refresh_from_db()

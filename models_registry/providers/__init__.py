@@ -26,13 +26,15 @@ Failure = Literal["retry", "stop", "final", "unknown"]
 @dataclass(frozen=True)
 class Request:
     """One example for one candidate. `key` comes back on the output; `prompt` is the rendered prompt, or None for
-    models that read the bare source; `references` is filled only for providers with `uses_references`."""
+    models that read the bare source; `references` is filled only for providers with `uses_references`. `messages`
+    ({role, content} each) are a whole conversation in place of the prompt, for models that chat: online use only."""
 
     key: int
     source: str
     prompt: str | None = None
     references: tuple[str, ...] = ()
     seed: int = 0
+    messages: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Provider:
     * `prepare(spec, environment)`: runs in the worker before `open`, may download and resolve; returns the spec
       that `open` gets (a hub id becomes a local path). `environment` holds tokens that the host must never see.
     * `problems(spec)`: what is wrong with this spec, in words, without loading anything.
+    * `list_models(access)`: the names that a service offers; None where nobody can be asked. Raises ProviderError.
     """
 
     name: str
@@ -124,6 +127,7 @@ class Provider:
     open: Callable[[Spec, Access], Session]
     prepare: Callable[[Spec, Mapping[str, str]], Spec] = lambda spec, environment: spec
     problems: Callable[[Spec], list[str]] = lambda spec: []
+    list_models: Callable[[Access], list[str]] | None = None
     uses_references: bool = False
     uses_prompt: bool = False
 

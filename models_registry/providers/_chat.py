@@ -167,14 +167,14 @@ class ChatSession:
         self._close()
 
     def _answer(self, request: Request) -> Output:
-        if request.prompt is None:
+        if request.prompt is None and not request.messages:
             raise ProviderError(
                 f"no prompt was made for {self._model}; give the candidate a prompt that contains the document",
                 code="no_prompt",
                 failure="stop",
             )
         messages = [{"role": "system", "content": self._system}] if self._system else []
-        messages.append({"role": "user", "content": request.prompt})
+        messages += [dict(each) for each in request.messages] or [{"role": "user", "content": request.prompt or ""}]
         answer, failure, began = None, None, time.perf_counter()
         try:
             answer = self._complete(messages)

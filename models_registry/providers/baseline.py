@@ -1,6 +1,6 @@
-"""Summaries that need no model: the first sentences, the most central ones, or some by chance.
+"""Summaries that need no model: the first sentences, the most central ones, some by chance, or the whole document.
 
-A model that does not beat these is not worth its cost. TextRank and LexRank: see `models_registry.extracting`.
+A model that does not beat these is not worth its cost. The methods and their papers: `models_registry.extracting`.
 """
 
 from __future__ import annotations
@@ -8,28 +8,61 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from models_registry.extracting import MOST_SENTENCES, lead, lexrank, random_pick, textrank
+from models_registry.extracting import (
+    MOST_SENTENCES,
+    first,
+    lead,
+    lexrank,
+    longest,
+    lsa,
+    random_pick,
+    textrank,
+    within,
+)
 from models_registry.providers import Access, Output, Provider, ProviderError, Request, Session, Spec
 from models_registry.sentences import sentences
 
 METHODS: dict[str, Callable[[Sequence[str], int, int], list[int]]] = {
-    "lead": lambda pieces, count, seed: lead(pieces, count),
-    "lexrank": lambda pieces, count, seed: lexrank(pieces, count),
+    "lead": lambda pieces, most, seed: lead(pieces),
+    "lexrank": lambda pieces, most, seed: lexrank(pieces),
+    "longest": lambda pieces, most, seed: longest(pieces),
+    "lsa": lambda pieces, most, seed: lsa(pieces),
     "random": random_pick,
-    "textrank": lambda pieces, count, seed: textrank(pieces, count),
+    "textrank": lambda pieces, most, seed: textrank(pieces),
 }
+"""From (sentences, how many at most, seed) to positions, the best first."""
+RANKERS = ("lexrank", "lsa", "textrank")
+"""Those that compare every sentence with every other."""
+COPY = "copy"
 USUAL_COUNT = 3
-_NAME = re.compile(r"baseline://([a-z]+)(?:-([1-9][0-9]?))?")
+_NAME = re.compile(r"baseline://([a-z]+)(?:-([1-9][0-9]?)|-([1-9][0-9]{0,3})w)?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an address asks for: `sentences` of them or as many as have `words`, one of the two; `copy` has neither."""
+
+    method: str
+    sentences: int | None = None
+    words: int | None = None
 
 
 class Extracting:
-    """A session that keeps sentences of each document, in their order. `choose` gets the request and its sentences."""
+    """A session that keeps sentences of each document, in their order. `choose` gets the request and its sentences;
+    a document of more than `most` sentences is refused."""
 
-    def __init__(self, choose: Callable[[Request, Sequence[str]], list[int]], facts: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        choose: Callable[[Request, Sequence[str]], list[int]],
+        facts: dict[str, Any],
+        most: int | None = MOST_SENTENCES,
+    ) -> None:
         self._choose = choose
         self._facts = facts
+        self._most = most
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[Output]]:
         for request in requests:
@@ -38,8 +71,8 @@ class Extracting:
     def _extract(self, request: Request) -> Output:
         started = time.perf_counter()
         pieces = sentences(request.source)
-        if len(pieces) > MOST_SENTENCES:
-            message = f"the document has {len(pieces):,} sentences, more than {MOST_SENTENCES:,}: split it"
+        if self._most is not None and len(pieces) > self._most:
+            message = f"the document has {len(pieces):,} sentences, more than {self._most:,}: split it"
             return Output(request.key, "error", error_code="input_too_long", error=message)
         try:
             text = " ".join(pieces[position] for position in self._choose(request, pieces))
@@ -58,17 +91,42 @@ class Extracting:
         """Nothing is held."""
 
 
-def parse(spec: Spec) -> tuple[str, int]:
-    """Method and number of sentences of `baseline://textrank-3`. Raises ProviderError(code="unknown_model")."""
+class Copying:
+    """A session that gives every document back as it is, but for the blanks around it."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[list[Output]]:
+        for request in requests:
+            text = request.source.strip()
+            if text:
+                yield [Output(request.key, "ok", text=text, finish_reason="stop", latency_ms=0)]
+            else:
+                yield [Output(request.key, "empty", error_code="empty_output", error="the document is empty")]
+
+    def describe(self) -> dict[str, Any]:
+        return {"architecture": "extractive", "method": COPY}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def parse(spec: Spec) -> Wanted:
+    """What `baseline://textrank-3`, `baseline://lead-60w` or `baseline://copy` asks for.
+
+    Raises ProviderError(code="unknown_model").
+    """
     found = _NAME.fullmatch(str(spec.get("uri", "")))
-    if not found or found.group(1) not in METHODS:
-        known = ", ".join(f"baseline://{name}-{USUAL_COUNT}" for name in METHODS)
-        raise ProviderError(
-            f"no baseline is called {str(spec.get('uri', ''))[:100]!r}: write one of {known} (1 to 99 sentences)",
-            code="unknown_model",
-            failure="stop",
-        )
-    return found.group(1), int(found.group(2) or USUAL_COUNT)
+    method, count, length = found.groups() if found else ("", None, None)
+    if method == COPY and not count and not length:
+        return Wanted(COPY)
+    if method in METHODS:
+        return Wanted(method, words=int(length)) if length else Wanted(method, int(count or USUAL_COUNT))
+    known = ", ".join([*(f"baseline://{name}-{USUAL_COUNT}" for name in METHODS), f"baseline://{COPY}"])
+    raise ProviderError(
+        f"no baseline is called {str(spec.get('uri', ''))[:100]!r}: write one of {known} (1 to 99 sentences, or "
+        "1w to 9999w for sentences of so many words together)",
+        code="unknown_model",
+        failure="stop",
+    )
 
 
 def problems(spec: Spec) -> list[str]:
@@ -81,21 +139,29 @@ def problems(spec: Spec) -> list[str]:
 
 
 def open(spec: Spec, access: Access) -> Session:
-    name, count = parse(spec)
-    method = METHODS[name]
+    wanted = parse(spec)
+    if wanted.method == COPY:
+        return Copying()
+    method = METHODS[wanted.method]
 
     def choose(request: Request, pieces: Sequence[str]) -> list[int]:
-        return method(pieces, count, request.seed)
+        if wanted.words is not None:
+            return within(method(pieces, len(pieces), request.seed), pieces, wanted.words)
+        count = wanted.sentences or USUAL_COUNT
+        return first(method(pieces, count, request.seed), count)
 
-    return Extracting(choose, {"method": name, "sentences": count})
+    facts: dict[str, Any] = {"method": wanted.method}
+    facts |= {"sentences": wanted.sentences} if wanted.words is None else {"words": wanted.words}
+    return Extracting(choose, facts, MOST_SENTENCES if wanted.method in RANKERS else None)
 
 
 provider = Provider(
     name="baseline",
     label="Baseline",
     about=(
-        "Extracts sentences without any model: lead-3 (the first three), textrank-3 and lexrank-3 (the most central "
-        "by shared words), random-3 (by chance, seeded). Free, instant, and the floor for every model."
+        "Extracts sentences without any model: lead-3 (the first three), textrank-3, lexrank-3 and lsa-3 (the most "
+        "central by shared words), longest-3, random-3 (by chance, seeded), or as many as have a number of words "
+        "together (lead-60w); copy gives the whole document. Free, instant, and the floor for every model."
     ),
     schemes=("baseline",),
     place="inline",

@@ -12,25 +12,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models_registry import hub
-from models_registry.decoding import parameter_problems
+from models_registry import hub, shortening
+from models_registry.decoding import engine_problems, parameter_problems
 from models_registry.model_folder import digest, folder_problems
 from models_registry.providers import Access, Provider, ProviderError, Session, Spec
+from models_registry.translating import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-ENGINES = ("auto", "transformers")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def prepare(spec: Spec, environment: Mapping[str, str]) -> Spec:
-    """The spec with `path` and `revision` settled: the hub's commit, or the sha256 of a local folder's files.
+    """The spec with `path` and `revision` settled: the hub's commit, or the sha256 of a local folder's files; and with
+    `cache`, the folder of this machine where conversions are kept.
 
-    `environment` may hold HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT and HF_HOME. Raises ProviderError with failure "stop"
-    and code hub_unreachable, gated, unknown_model, no_weights, weights_changed or bad_spec.
+    `environment` may hold HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT, HF_HOME and LUMIGATOR_HOME. Raises ProviderError with
+    failure "stop" and code hub_unreachable, gated, unknown_model, no_weights, weights_changed or bad_spec.
     """
     uri = str(spec.get("uri", ""))
     if uri.startswith("hf://"):
@@ -40,7 +40,7 @@ def prepare(spec: Spec, environment: Mapping[str, str]) -> Spec:
     else:
         settled = {**spec, "revision": _unchanged(spec)}
     _refuse(folder_problems(Path(settled["path"])), code="no_weights")
-    return settled
+    return {**settled, "cache": str(cache_folder(environment))}
 
 
 def _commit_of(spec: Spec) -> str:
@@ -87,15 +87,13 @@ def _option_problems(spec: Spec) -> list[str]:
     architecture: Any = spec.get("architecture")
     known = architecture if architecture in ("seq2seq", "causal") else None
     found = parameter_problems(spec.get("generation"), known)
-    if spec.get("dtype") not in (None, "", *DTYPES):
-        found.append(f"dtype must be one of {', '.join(DTYPES)}")
-    if spec.get("engine") not in (None, "", *ENGINES):
-        found.append(f"engine must be one of {', '.join(ENGINES)}")
+    found += engine_problems(spec)
     size = spec.get("window")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         found.append("window must be a whole number of tokens, or absent")
     if not isinstance(spec.get("options") or {}, Mapping):
         found.append("options must be a table")
+    found += shortening.problems(spec, "host")
     return found
 
 
@@ -117,7 +115,7 @@ def open(spec: Spec, access: Access) -> Session:
     _refuse(_path_problems(spec), code="no_weights")
     from models_registry.transformer import TransformerSession
 
-    return TransformerSession(spec)
+    return shortening.shortened(TransformerSession(spec), spec)
 
 
 def _refuse(found: Sequence[str], *, code: str) -> None:

@@ -58,5 +58,6 @@ provider = Provider(
     queue="api",
     open=open_session,
     problems=problems,
+    list_models=list_models,
     uses_prompt=True,
 )

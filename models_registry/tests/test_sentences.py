@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models_registry.sentences import sentences
+from models_registry.sentences import sentences, spans
 
 TABLE = [
     ("", []),
@@ -27,7 +27,16 @@ TABLE = [
     ("So am I. Then we go.", ["So am I.", "Then we go."]),
     ("1. Open the lid. 2 turns.\n2. Close it.", ["1. Open the lid.", "2 turns.", "2. Close it."]),
     ("- red\n* green\n• blue", ["- red", "* green", "• blue"]),
-    ("Bo: hi there\nAda: hello! how are you?", ["Bo: hi there", "Ada: hello!", "how are you?"]),
+    ("Bo: hi there\nAda: hello! how are you?", ["Bo: hi there", "Ada: hello! how are you?"]),
+    ("#Person1#: Hi. Any news?\n#Person2#: No.", ["#Person1#: Hi. Any news?", "#Person2#: No."]),
+    ("#Person1#: Hi. Any news? #Person2#: No. None.", ["#Person1#: Hi. Any news?", "#Person2#: No. None."]),
+    ("[10:02] b: hi. you\n[10:03] ada k: yes. no", ["[10:02] b: hi. you", "[10:03] ada k: yes. no"]),
+    (
+        "1/3/24, 10:02 - Bo: ok. Go.\n1/3/24, 10:03 - Ada: so.",
+        ["1/3/24, 10:02 - Bo: ok. Go.", "1/3/24, 10:03 - Ada: so."],
+    ),
+    ("Warning: it rained. Then it stopped.", ["Warning: it rained.", "Then it stopped."]),
+    (f"Bo: hi\nAda: {'Well so. ' * 13}", ["Bo: hi", "Ada: Well so.", *["Well so."] * 12]),
     ("今日は晴れ。明日は雨！", ["今日は晴れ。", "明日は雨！"]),
     (
         "The council closed the old bridge on Monday after the\nengineers found cracks. Repairs follow.",
@@ -55,6 +64,15 @@ def test_pieces_come_in_order_and_lose_only_whitespace(text):
     pieces = sentences(text)
     assert "".join("".join(piece.split()) for piece in pieces) == "".join(text.split())
     assert all(piece.strip() == piece and piece for piece in pieces)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["Dr.", "The", "a", "\n", "\r\n", "?", "Bo: hi.", "\u2028", "\x1c", "。"])).map(" ".join)
+)
+def test_spans_say_where_each_piece_stands(text):
+    assert [" ".join(text[start:end].split()) for start, end in spans(text)] == sentences(text)
 
 
 def test_a_long_line_takes_no_more_than_linear_time():
