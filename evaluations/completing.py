@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -38,7 +39,7 @@ LONGEST_TEXT = 400_000
 SIDE_BY_SIDE = 6
 PRECEDENCE_SECONDS = 0.7
 """So long a worker that has the model open is waited for."""
-GIVEN_UP_SECONDS = 600
+GIVEN_UP = timedelta(minutes=10)
 """Nobody waits longer for an answer that no worker took up."""
 TRIES = 2
 ROLES = ("system", "user", "assistant")
@@ -261,9 +262,7 @@ def mend() -> None:
     )
     lost.filter(attempts__gte=TRIES).update(**gone, error="The worker vanished twice over this request.")
     lost.update(state=Completion.State.ASKED, owner="")
-    late = Completion.objects.filter(state=Completion.State.ASKED).extra(
-        where=["asked_at < clock_timestamp() - %s * interval '1 second'"], params=[GIVEN_UP_SECONDS]
-    )
+    late = Completion.objects.filter(state=Completion.State.ASKED, asked_at__lt=Now() - GIVEN_UP)
     late.update(**{**gone, "error_code": "no_worker"}, error="No worker took it up: start one for this kind of model.")
 
 
