@@ -3,8 +3,10 @@
 One process, one thread. Peers get the same texts in the same run, in turn with us, and every number is compared.
 "Cold" is with all our memories emptied before each round; what a process loads once (the Punkt model, the table of
 synonyms, the compiled kernel) is loaded for both beforehand. `rouge-score` splits sentences with NLTK's Punkt, as we
-do. NLTK's METEOR gets its synonyms from our table, which is quicker than its own reader: the ratios are on the low
-side. Small measurements are dominated by words met for the first time: `--quick` stays below the targets.
+do; the rows "by lines" leave sentences to line ends on both sides, as rouge-score does by itself. NLTK's METEOR gets
+its synonyms from our table. A peer takes as long for the last pair as for the first, so it scores one candidate of the
+eight, and times are per pair; equality is checked on that candidate. We learn words as we meet them: small
+measurements are dominated by that, and `--quick` stays below the targets.
 """
 
 from __future__ import annotations
@@ -93,18 +95,18 @@ def documents(count: int, first: int = 0, candidates: int = CANDIDATES) -> list[
 
 
 @cache
-def published_rouge() -> Any:
+def published_rouge(split: bool = True) -> Any:
     import nltk
     from rouge_score.rouge_scorer import RougeScorer
 
     nltk.sent_tokenize = stock_punkt().tokenize  # the packaged model: nothing is downloaded
-    return RougeScorer(list(rouge.KINDS), use_stemmer=True, split_summaries=True)
+    return RougeScorer(list(rouge.KINDS), use_stemmer=True, split_summaries=split)
 
 
-def their_rouge(items: Sequence[Item]) -> list[dict[str, float]]:
+def their_rouge(items: Sequence[Item], split: bool = True) -> list[dict[str, float]]:
     rows = []
     for item in items:
-        score = published_rouge().score_multi(item.references, item.text)
+        score = published_rouge(split).score_multi(item.references, item.text)
         figures = [figure for kind in rouge.KINDS for figure in (score[kind].fmeasure, *score[kind][:2])]
         rows.append(dict(zip(rouge.NAMES, figures, strict=True)))
     return rows
@@ -191,45 +193,57 @@ def _close(one: list[list[float]], other: list[list[float]], near: float) -> boo
 # Measurements
 
 
-def cold(score: Callable[..., Results], items: list[Item]) -> Callable[[], Results]:
+def cold(score: Callable[..., Results], items: list[Item], **options: Any) -> Callable[[], Results]:
     def work() -> Results:
         forget()
-        return score(items, {})
+        return score(items, options)
 
     return work
 
 
+PER_PAIR = 1e6
+"""Microseconds in a second: times are told per pair."""
+
+
 def measure_rouge(candidates: list[list[Item]], times: int) -> Iterator[Row]:
+    """Ours on all candidates, the peer on the first; by lines and by Punkt's sentences, without and with the kernel."""
     items = [item for rows in candidates for item in rows]
-    name = f"ROUGE-1/2/L/Lsum, {len(candidates)} × {len(candidates[0])}, cold"
-    ordinary, compiled, theirs = (
-        Kept(work) for work in (cold(rouge.score, items), cold(rouge.score, items), lambda: their_rouge(items))
-    )
+    one = candidates[0]
     has_kernel = find_spec("numba") is not None
     if has_kernel:
         _rouge_counting.hasten()
         rouge.score(items[:1], {})  # compiles, or loads what was compiled
+    for split in ("newline", "punkt"):
+        ordinary, compiled = (Kept(cold(rouge.score, items, sentences=split)) for _ in range(2))
+        theirs = Kept(lambda split=split: their_rouge(one, split == "punkt"))
 
-    def ours() -> None:
-        without_kernel()
-        ordinary()
+        def ours(ordinary: Kept = ordinary) -> None:
+            without_kernel()
+            ordinary()
 
-    def ours_compiled() -> None:
-        _rouge_counting.hasten()
-        compiled()
+        def ours_compiled(compiled: Kept = compiled) -> None:
+            _rouge_counting.hasten()
+            compiled()
 
-    *mine, peer = in_turn([ours, ours_compiled, theirs] if has_kernel else [ours, theirs], times)
-    works = [(ordinary, name, 60.0), (compiled, f"{name}, `fast`", 180.0)]
-    for seconds, (kept, work, target) in zip(mine, works, strict=False):
-        yield Row(work, "rouge-score", seconds, peer, target=target, equal=kept.found == theirs.found)
+        *mine, peer = in_turn([ours, ours_compiled, theirs] if has_kernel else [ours, theirs], times)
+        name = f"ROUGE-1/2/L/Lsum, {len(candidates)} × {len(one):,}, {'by lines' if split == 'newline' else split}"
+        works = [(ordinary, name, 60.0), (compiled, f"{name}, `fast`", 180.0)]
+        for seconds, (kept, work, target) in zip(mine, works, strict=False):
+            equal = kept.found[: len(one)] == theirs.found
+            per_pair = (PER_PAIR * seconds / len(items), PER_PAIR * peer / len(one))
+            yield Row(work, "rouge-score", *per_pair, unit="µs/pair", target=target, equal=equal)
 
 
 def measure_meteor(candidates: list[list[Item]], times: int) -> Iterator[Row]:
     meteor.score(candidates[0][:1], {})
+    one = candidates[0]
     for rows in (candidates[:1], candidates):
-        items = [item for one in rows for item in one]
-        name = f"METEOR, {len(rows)} × {len(rows[0])}, cold"
-        yield compared(name, "nltk", cold(meteor.score, items), lambda items=items: their_meteor(items), times, 15)
+        items = [item for each in rows for item in each]
+        ours, theirs = Kept(cold(meteor.score, items)), Kept(lambda: their_meteor(one))
+        mine, peer = in_turn([ours, theirs], times)
+        per_pair = (PER_PAIR * mine / len(items), PER_PAIR * peer / len(one))
+        equal = ours.found[: len(one)] == theirs.found
+        yield Row(f"METEOR, {len(rows)} × {len(one):,}", "nltk", *per_pair, unit="µs/pair", target=15.0, equal=equal)
 
 
 def measure_ninth(candidates: list[list[Item]], ninth: list[Item], times: int) -> Row:
@@ -353,15 +367,15 @@ def _peak_of_this_process() -> float:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    size, times = (60, 3) if quick else (300, 3)
+    size, times = (60, 3) if quick else (1_250, 3)
     *candidates, ninth = documents(size, candidates=CANDIDATES + 1)
     for score in (rouge.score, meteor.score):
         score(candidates[0][:1], {})
     gc.collect()
-    gc.freeze()  # the texts and what was loaded: going through them now and then doubled the times of both sides
+    gc.freeze()  # the texts and what was loaded: the collector going through them now and then doubled our times
     yield from measure_rouge(candidates, times)
     yield from measure_meteor(candidates, times)
-    yield measure_ninth(candidates, ninth, times)
+    yield measure_ninth([rows[:300] for rows in candidates], ninth[:300], times)
     if not bertscore.available(bertscore.DEFAULTS):
         yield measure_bertscore([rows[: 3 if quick else 24] for rows in candidates], times)
     yield from measure_long(2_000 if quick else 8_000, times)
