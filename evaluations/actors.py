@@ -33,6 +33,11 @@ def complete(queue: str) -> None:
 
 
 @dramatiq.actor(queue_name="cpu", broker=doorbell.broker)
+def import_dataset(dataset_id: int) -> None:
+    current().import_dataset(dataset_id)
+
+
+@dramatiq.actor(queue_name="cpu", broker=doorbell.broker)
 def selfcheck() -> None:
     current().selfcheck()
 

@@ -1,17 +1,22 @@
-"""Pacing keeps the calls over one connection at a speed that the provider accepts.
+"""Pacing keeps the calls over one connection at a speed that the provider accepts, where its limits are not known.
 
 Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain, 1989): a "slower, please" (429) halves the
-number of calls in flight, every 50 answers allow one more, up to what the connection allows. PURE.
+number of calls in flight, every 50 answers allow one more, up to what the connection allows. But never below what the
+provider has just served: by Little's law (1961) the calls that it answers in a second, times what each takes, are as
+many in flight; halving those would give away what it grants. Limits that are known are kept by `limiting`. PURE.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 ANSWERS_FOR_ONE_MORE = 50
 BURST_SECONDS = 1.0
-"""Refusals that arrive together speak of the same moment: they halve the pace once."""
+"""Refusals that arrive together speak of the same moment: they slow the pace once."""
+MEMORY_SECONDS = 2.0
+"""How long an answer counts as just served."""
 
 
 class Pace:
@@ -22,26 +27,32 @@ class Pace:
         self.limit = self.most
         self._flying = 0
         self._answers = 0
-        self._slowed_at = self._not_before = float("-inf")
+        self._served: deque[tuple[float, float]] = deque()
+        self._slowed_at = self._not_before = self._began_at = float("-inf")
         self._lock = threading.Lock()
 
     def begin(self) -> float | None:
         """Take off now: None. Or in how many seconds to ask again, because the provider asked for a pause; 0.0 when
         there is only no room now. Each take-off needs one `end`."""
         with self._lock:
-            pause = self._not_before - time.monotonic()
-            if pause > 0:
-                return pause
+            now = time.monotonic()
+            if now < self._not_before:
+                return self._not_before - now
             if self._flying >= self.limit:
                 return 0.0
+            if not self._flying and not self._served:
+                self._began_at = now
             self._flying += 1
             return None
 
-    def end(self, *, answered: bool) -> None:
-        """A call has ended, with an answer or without."""
+    def end(self, *, answered: bool, seconds: float | None = None) -> None:
+        """A call has ended, with an answer or without, after so many seconds (None: not known)."""
         with self._lock:
             self._flying -= 1
             self._answers += answered
+            if answered and seconds is not None:
+                self._served.append((time.monotonic(), seconds))
+                self._forget()
             if self._answers >= ANSWERS_FOR_ONE_MORE and self.limit < self.most:
                 self.limit, self._answers = self.limit + 1, 0
 
@@ -52,4 +63,15 @@ class Pace:
             self._answers = 0
             self._not_before = max(self._not_before, now + (pause or 0.0))
             if now - self._slowed_at >= BURST_SECONDS:
-                self.limit, self._slowed_at = max(1, self.limit // 2), now
+                self.limit, self._slowed_at = max(1, self.limit // 2, min(self.limit, self._just_served(now))), now
+
+    def _just_served(self, now: float) -> int:
+        """How many calls were in flight, on average, that ended in an answer."""
+        self._forget()
+        span = min(MEMORY_SECONDS, now - self._began_at)
+        return int(sum(seconds for _, seconds in self._served) / span) if span > 0 else 0
+
+    def _forget(self) -> None:
+        before = time.monotonic() - MEMORY_SECONDS
+        while self._served and self._served[0][0] < before:
+            self._served.popleft()

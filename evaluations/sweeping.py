@@ -7,11 +7,13 @@ and wraps each experiment by itself, so that one broken row cannot stop the othe
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Min, Q
 
+from datasets_app import ingesting
 from evaluations import poison, probing
 from evaluations.calling import abandon_calls, abandon_orphans
 from evaluations.models import Experiment, Worker, WorkUnit
@@ -23,6 +25,8 @@ LIMIT = 500
 HARD_CANCEL_SECONDS = 60
 ORPHAN_SECONDS = 300
 """Older than any call can be (120 s): nobody will ever settle it."""
+FILES_EVERY_SECONDS = 3600.0
+_files_swept_at = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class Waiting:
     candidate: int | None
     metric: str
     check: int | None = None
+    dataset: int | None = None
 
     @property
     def bell(self) -> tuple[str, tuple[int | str, ...]]:
         """The name of the actor that does this, and its arguments."""
         if self.kind == "check":
             return "check", (self.check or 0,)
+        if self.kind == "import_dataset":
+            return "import_dataset", (self.dataset or 0,)
         if self.kind == "generate":
             return "advance", (self.candidate or 0,)
         return self.kind, (self.experiment, self.metric) if self.kind == "score" else (self.experiment,)
@@ -55,9 +62,19 @@ def sweep() -> int:
     _bring_scoring_back()
     _safely(abandon_orphans, ORPHAN_SECONDS)
     _safely(probing.mend)
+    _safely(_sweep_files)
     for pk in Experiment.objects.filter(state__in=("running", "cancelling"))[:LIMIT].values_list("pk", flat=True):
         _safely(_conclude, pk)
     return len(lapsed)
+
+
+def _sweep_files() -> None:
+    """Now and then: listing what storage holds takes calls, and what lies there too long does no harm for an hour."""
+    global _files_swept_at
+    if time.monotonic() - _files_swept_at > FILES_EVERY_SECONDS:
+        _files_swept_at = time.monotonic()
+        if n := ingesting.sweep():
+            log.info("%s files that nothing names any more are deleted", n)
 
 
 def _lapsed() -> list[tuple[int, int]]:
@@ -135,6 +152,8 @@ def waiting(queues: tuple[str, ...]) -> list[Waiting]:
     groups = WorkUnit.objects.filter(due & runs).values_list("kind", "queue", "experiment_id", "candidate_id", "metric")
     found = groups.annotate(oldest=Min("id")).order_by("oldest")[:LIMIT]
     checks = [Waiting("check", each.queue, 0, None, "", each.pk) for each in trying.waiting(queues)[:LIMIT]]
+    if "cpu" in queues:
+        checks += [Waiting("import_dataset", "cpu", 0, None, "", dataset=pk) for pk in ingesting.waiting()]
     work = (
         Waiting(kind, queue, exp, cand if kind == "generate" else None, metric)
         for kind, queue, exp, cand, metric, _ in found

@@ -23,6 +23,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.db.models.functions import Now
 from redis.exceptions import RedisError
 
+from datasets_app import ingesting
 from evaluations import calling, completing, leasing, planning, probing, running, scoring, selfchecking, sweeping
 from evaluations.finalizing import finalize
 from evaluations.leasing import Fenced, Lease
@@ -186,6 +187,9 @@ class WorkerProcess:
     def complete(self, queue: str) -> None:
         if queue in self.queues:
             completing.complete(self.name, [queue], self.models, self.is_stopping)
+
+    def import_dataset(self, dataset: int) -> None:
+        ingesting.run(dataset, self.name, self.is_stopping)
 
     def selfcheck(self) -> None:
         selfchecking.do_asked(self.name)

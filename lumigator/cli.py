@@ -116,12 +116,14 @@ def parser() -> argparse.ArgumentParser:
         listing = _command(
             commands, name, {"datasets": datasets, "models": models, "experiments": experiments}[name], about
         )
-        verbs = ("list", "show", "add", "check") if name == "models" else ("list", "show", "add")
-        listing.add_argument("what", nargs="?", default="list", choices=verbs)
-        listing.add_argument("which", nargs="?", help="id or slug (show, check), file, folder or URI (add)")
+        verbs = {"models": ("check",), "datasets": ("profile", "download")}.get(name, ())
+        listing.add_argument("what", nargs="?", default="list", choices=("list", "show", "add", *verbs))
+        listing.add_argument("which", nargs="?", help="id or slug of what is there, file, folder or URI (add)")
         if name == "datasets":
             listing.add_argument("--source-column")
             listing.add_argument("--reference-column", action="append")
+            listing.add_argument("--format", default="csv", choices=("csv", "jsonl"), help="of a download")
+            listing.add_argument("--output", type=Path, metavar="FILE", help="of a download; else standard output")
 
     token_ = _command(commands, "token", token, "make an API token and print it, once")
     token_.add_argument("--name", default="command line")

@@ -201,6 +201,13 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 UPLOAD_LIMIT_BYTES = env.int("LUMIGATOR_UPLOAD_LIMIT_BYTES", default=1 << 30)
+TEAM_QUOTA_BYTES = env.int("LUMIGATOR_TEAM_QUOTA_BYTES", default=50 << 30)  # of files; 0: no limit
+IMPORT_AT_ONCE_BYTES = 5 << 20  # larger files are imported by workers, not in the request
+FILE_UPLOAD_HANDLERS = [
+    "datasets_app.storing.NotTooLarge",
+    "django.core.files.uploadhandler.MemoryFileUploadHandler",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 << 20
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
 
@@ -239,6 +246,9 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "DatasetPrivacy": "datasets_app.models.Dataset.Privacy",
         "ModelPrivacy": "models_registry.models.ModelEntry.Privacy",
+        "ModelArchitecture": "models_registry.models.ModelEntry.Architecture",
+        "ModelState": "models_registry.models.ModelEntry.State",
+        "CheckState": "models_registry.models.ModelCheck.State",
     },
 }
 

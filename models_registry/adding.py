@@ -1,7 +1,7 @@
 """Adding turns an address into an entry of the registry, and changes entries: the one set of rules for page and API.
 
-What an address names is fixed when the entry is made; everything else about it can be changed. An edit never touches
-an experiment: its candidates hold their own frozen copy.
+What an address names is fixed when the entry is made; everything else about it can be changed; its state as `curating`
+says. An edit never touches an experiment: its candidates hold their own frozen copy.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from evaluations import tasks
 from lumigator.models import Team
 from lumigator.parsing import unstorable
-from models_registry import choosing
+from models_registry import checking, choosing, curating
 from models_registry.models import ModelEntry
 from models_registry.providers import ProviderError
 
@@ -36,7 +37,7 @@ CHANGEABLE = (
     "price_out",
     "price_cached",
     "price_source",
-    "enabled",
+    "price_date",
 )
 OPTIONS: dict[str, tuple[type, str]] = {
     "reads_prompt": (bool, "true or false"),
@@ -61,8 +62,12 @@ class Refused(ValueError):
         self.errors = errors
 
 
-def add(team: Team, *, uri: str, slug: str = "", architecture: str = "", **facts: Any) -> ModelEntry:
-    """A new entry for an address. `facts` are values of CHANGEABLE; what is left out is what the address says.
+def add(
+    team: Team, *, uri: str, slug: str = "", architecture: str = "", state: str = "draft", by: str = "", **facts: Any
+) -> ModelEntry:
+    """A new entry for an address: a draft, unless `state` says enabled. `facts` are values of CHANGEABLE; what is left
+    out is what the address says, and for a model of the hub what the hub says: it is pinned to the commit that the hub
+    has now, where the hub answers.
 
     The registry's own entry for the same address lends nothing: two entries of one model differ as you say they do.
     Raises Refused with every problem found, by field.
@@ -73,37 +78,84 @@ def add(team: Team, *, uri: str, slug: str = "", architecture: str = "", **facts
         raise Refused({"uri": [str(exc)]}) from None
     if entry.scheme == "import":
         raise Refused({"uri": ["imported outputs are added to an experiment, with their file, not to the registry"]})
+    if state not in ("draft", "enabled"):
+        raise Refused({"state": ["what is added begins as draft or enabled"]})
     entry.slug = slug.strip() or usual_slug(entry)
-    entry.name = entry.slug
+    entry.name, entry.state = entry.slug, state
     entry.tasks = ["summarization"]
     errors: dict[str, list[str]] = {}
-    _settle_architecture(entry, architecture, errors)
     _set(entry, facts)
-    errors |= problems_of(entry)
+    _read_the_hub(entry, facts, errors)
+    _settle_architecture(entry, architecture, errors)
+    errors = problems_of(entry) | errors
     if "uri" in errors and not slug:
         errors.pop("slug", None)  # it was only taken from the address
     if "slug" not in errors and ModelEntry.objects.filter(team=team, slug=entry.slug).exists():
         errors["slug"] = [f"the registry has a model {entry.slug!r}: change that one, or give this one another slug"]
     if errors:
         raise Refused(errors)
+    _date_the_price(entry, facts)
     try:
         with transaction.atomic():
             entry.save(force_insert=True)
+            curating.begin(entry, actor=by or "system", note=entry.uri)
     except IntegrityError:
         raise Refused({"slug": [f"somebody added {entry.slug!r} a moment ago: look at theirs first"]}) from None
     return entry
 
 
-def change(entry: ModelEntry, **facts: Any) -> ModelEntry:
-    """The entry with these values of CHANGEABLE, saved. Raises Refused, and then nothing is saved."""
+def change(entry: ModelEntry, *, by: str = "", state: str = "", note: str = "", **facts: Any) -> ModelEntry:
+    """The entry with these values of CHANGEABLE, saved, and moved to `state` where one is given. Raises Refused, and
+    then nothing is changed."""
     _set(entry, facts)
     errors: dict[str, list[str]] = {}
-    # An entry whose folder is gone can still be renamed and disabled.
+    # An entry whose folder is gone can still be renamed and retired.
     _judge(entry, errors, only=set(facts))
+    if state and state not in curating.VERBS.values():
+        errors["state"] = [f"{state[:20]!r} cannot be asked for; what can is draft, enabled or retired"]
     if errors:
         raise Refused(errors)
-    entry.save(update_fields=list(facts))
+    with transaction.atomic():
+        fields = [*facts, *_date_the_price(entry, facts)]
+        if fields:
+            entry.save(update_fields=fields)
+        if state:
+            try:
+                curating.move(entry, state, actor=by or "system", note=note)
+            except curating.NotPossible as exc:
+                raise Refused({"state": [str(exc)]}) from None
     return entry
+
+
+def _date_the_price(entry: ModelEntry, facts: Mapping[str, Any]) -> list[str]:
+    """A price that is entered without its date is of today; without a price there is no date. The fields changed."""
+    if "price_date" in facts or not {"price_in", "price_out", "price_cached"} & set(facts):
+        return []
+    entry.price_date = None if entry.price_in is None else timezone.now().date()
+    return ["price_date"]
+
+
+def _read_the_hub(entry: ModelEntry, facts: Mapping[str, Any], errors: dict[str, list[str]]) -> None:
+    """Let the hub say what nobody said. One that does not answer leaves that open; what it says against the model is
+    a problem now, before a run starts."""
+    if entry.scheme != "hf" or choosing.is_offline():
+        return
+    try:
+        told = checking.ask_hub(entry.uri, entry.revision)
+    except ProviderError as exc:
+        errors["uri"] = [str(exc)]
+        return
+    if not told.is_known:
+        return
+    if told.problems:
+        errors["uri"] = told.problems
+        return
+    entry.architecture = entry.architecture or told.architecture
+    if not entry.revision:
+        entry.revision = told.commit
+    for name in ("parameters", "size_bytes", "licence"):
+        if name not in facts and (value := getattr(told, name)):
+            setattr(entry, name, value)
 
 
 def problems_of(entry: ModelEntry, *, any_option: bool = False) -> dict[str, list[str]]:
@@ -171,7 +223,7 @@ def _judge(
     }
     if not found["generation"] and not found["options"]:
         found["uri"], found["generation"] = _provider_problems(entry)
-    prices = {"price_in", "price_out", "price_cached"}
+    prices = {"price_in", "price_out", "price_cached", "price_date"}
     for name, sentences in found.items():
         mine = only is None or name in only or (name == "price_out" and prices & only)
         if sentences and mine:
@@ -216,6 +268,8 @@ def _revision_problems(entry: ModelEntry) -> list[str]:
 def _price_problems(entry: ModelEntry) -> list[str]:
     if (entry.price_in is None) != (entry.price_out is None):
         return ["give both prices, of input and of output, or neither: half a price cannot keep a budget"]
+    if entry.price_date is not None and entry.price_date > timezone.now().date():
+        return ["the date of a price is not in the future: give the day on which it was so"]
     if entry.price_cached is not None and entry.price_in is None:
         return ["a price of cached input needs the prices of input and output beside it"]
     return []

@@ -5,12 +5,13 @@ from __future__ import annotations
 from django import forms
 from django.contrib import admin, messages
 from django.utils.decorators import method_decorator
+from django.utils.html import format_html, format_html_join
 from django.views.decorators.debug import sensitive_post_parameters
 
 from lumigator.access import record
 from lumigator.admin import Audited
 from lumigator.models import Membership, Role, Team
-from models_registry import adding, choosing, connecting
+from models_registry import adding, choosing, connecting, curating, trying
 from models_registry.forms import Parameters
 from models_registry.models import Connection, ModelEntry, ModelRoot
 
@@ -31,21 +32,6 @@ class OfATeam(Audited):
         if db_field.name == "team" and not request.user.is_superuser:
             kwargs["queryset"] = Team.objects.filter(memberships__user=request.user)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
-
-    def _switch(self, request, queryset, enabled):
-        changed = queryset.exclude(enabled=enabled)
-        for obj in changed:
-            record(request, f"admin.{self.opts.model_name}.change", obj, enabled=enabled)
-        count = changed.update(enabled=enabled)
-        self.message_user(request, f"{count} {'enabled' if enabled else 'disabled'}.", messages.SUCCESS)
-
-    @admin.action(description="Enable", permissions=["change"])
-    def enable(self, request, queryset):
-        self._switch(request, queryset, True)
-
-    @admin.action(description="Disable", permissions=["change"])
-    def disable(self, request, queryset):
-        self._switch(request, queryset, False)
 
 
 class EntryForm(forms.ModelForm):
@@ -84,27 +70,57 @@ class Scheme(admin.SimpleListFilter):
 @admin.register(ModelEntry)
 class ModelEntryAdmin(OfATeam):
     form = EntryForm
-    list_display = ("slug", "about", "architecture", "privacy", "price", "window", "licence", "enabled", "team")
+    list_display = ("slug", "about", "architecture", "privacy", "price", "window", "licence", "state", "team")
     list_display_links = ("slug",)
-    list_filter = ("enabled", "privacy", "architecture", "is_baseline", "from_catalogue", Scheme, OWN_TEAMS)
+    list_filter = ("state", "privacy", "architecture", "is_baseline", "from_catalogue", Scheme, OWN_TEAMS)
     search_fields = ("slug", "name", "uri", "about")
     list_per_page = 50
-    actions = ("enable", "disable")
-    readonly_fields = ("can_run", "from_catalogue", "created_at")
+    actions = ("enable", "retire", "back_to_draft", "ask_for_a_check")
+    readonly_fields = ("state", "can_run", "history", "latest_check", "from_catalogue", "created_at")
     fieldsets = (
-        (None, {"fields": ("team", "slug", "name", "uri", "revision", "about", "enabled", "can_run")}),
+        (None, {"fields": ("team", "slug", "name", "uri", "revision", "about", "state", "can_run")}),
         ("What it is", {"fields": ("architecture", "privacy", "tasks", "is_baseline", "licence", "website")}),
         ("How it generates", {"fields": ("generation", "options", "window")}),
         ("Size", {"fields": ("parameters", "size_bytes")}),
         (
             "Price",
             {
-                "fields": ("price_in", "price_out", "price_cached", "price_source"),
+                "fields": ("price_in", "price_out", "price_cached", "price_source", "price_date"),
                 "description": "US dollars per million tokens. Empty means unpriced, which is not the same as free.",
             },
         ),
-        ("Record", {"fields": ("from_catalogue", "created_at"), "classes": ("collapse",)}),
+        (
+            "Record",
+            {"fields": ("history", "latest_check", "from_catalogue", "created_at"), "classes": ("collapse",)},
+        ),
     )
+
+    def _move(self, request, queryset, to):
+        moved, refused = curating.move_all(queryset, to, actor=request.user.get_username())
+        for entry in moved:
+            record(request, "admin.modelentry.change", entry, state=to)
+        self.message_user(request, f"{len(moved)} {curating.STATES[to].label.lower()}.", messages.SUCCESS)
+        for sentence in refused:
+            self.message_user(request, f"{sentence}.", messages.WARNING)
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request, queryset):
+        self._move(request, queryset, "enabled")
+
+    @admin.action(description="Retire", permissions=["change"])
+    def retire(self, request, queryset):
+        self._move(request, queryset, "retired")
+
+    @admin.action(description="Make a draft again", permissions=["change"])
+    def back_to_draft(self, request, queryset):
+        self._move(request, queryset, "draft")
+
+    @admin.action(description="Have a worker check it", permissions=["change"])
+    def ask_for_a_check(self, request, queryset):
+        for entry in queryset.select_related("team"):
+            check = trying.ask(entry, by=request.user.get_username())
+            record(request, "model.check", entry, check=check.pk, state=check.state)
+            self.message_user(request, f"{entry.slug}: {check.label}.", messages.INFO)
 
     @admin.display(description="$ / M tokens", ordering="price_in")
     def price(self, entry):
@@ -119,15 +135,30 @@ class ModelEntryAdmin(OfATeam):
         found = choosing.readiness(entry)
         return f"{found.label}: {found.words}" if found.words else found.label
 
+    @admin.display(description="History")
+    def history(self, entry):
+        steps = entry.changes.all()[:20] if entry.pk else ()
+        rows = ((f"{step.at:%Y-%m-%d %H:%M}", str(step), step.note) for step in steps)
+        return format_html_join("", "<div>{} {} {}</div>", rows) or "nobody has moved it"
+
+    @admin.display(description="Latest check")
+    def latest_check(self, entry):
+        check = entry.checks.first() if entry.pk else None
+        if check is None:
+            return "never checked"
+        return format_html(
+            "{}: {}", check.label, "; ".join(check.report.get("problems") or check.report.get("notes") or ())
+        )
+
     def has_delete_permission(self, request, obj=None):
-        """What ships is disabled, not deleted: the next upgrade would bring it back."""
+        """What ships is retired, not deleted: the next upgrade would bring it back."""
         if obj is not None and obj.from_catalogue:
             return False
         return super().has_delete_permission(request, obj)
 
     def get_deleted_objects(self, objs, request):
         deleted, count, perms, protected = super().get_deleted_objects(objs, request)
-        shipped = [f"{obj.slug} ships with Lumigator: disable it instead" for obj in objs if obj.from_catalogue]
+        shipped = [f"{obj.slug} ships with Lumigator: retire it instead" for obj in objs if obj.from_catalogue]
         return deleted, count, perms, [*protected, *shipped]
 
 
@@ -207,6 +238,21 @@ class ConnectionAdmin(OfATeam):
         ),
         ("Record", {"fields": ("created_at",), "classes": ("collapse",)}),
     )
+
+    def _switch(self, request, queryset, enabled):
+        changed = queryset.exclude(enabled=enabled)
+        for obj in changed:
+            record(request, "admin.connection.change", obj, enabled=enabled)
+        count = changed.update(enabled=enabled)
+        self.message_user(request, f"{count} {'enabled' if enabled else 'disabled'}.", messages.SUCCESS)
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request, queryset):
+        self._switch(request, queryset, True)
+
+    @admin.action(description="Disable", permissions=["change"])
+    def disable(self, request, queryset):
+        self._switch(request, queryset, False)
 
     @admin.display(description="Stored key")
     def stored_key(self, connection):

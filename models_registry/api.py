@@ -1,4 +1,4 @@
-"""The API of the registry: models to compare, and the connections that reach the services of some of them."""
+"""The API of the registry: models to compare, their life, and their checks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import ValidationError
-from rest_framework.parsers import FormParser, MultiPartParser
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
@@ -20,27 +18,10 @@ from rest_framework.routers import DefaultRouter
 from evaluations import tasks
 from lumigator.access import record, team_of
 from lumigator.api import Conflict, Pages, idempotent
-from lumigator.models import Role
-from lumigator.parsing import StrictJSON
-from models_registry import adding, checking, choosing, connecting
-from models_registry.models import Connection, ModelEntry
+from models_registry import adding, choosing, trying
+from models_registry.connections_api import ConnectionViewSet, Strict
+from models_registry.models import ModelChange, ModelCheck, ModelEntry
 from models_registry.providers import available
-
-SENT_BY_BROWSERS = {"csrfmiddlewaretoken"}
-
-
-class Strict(serializers.Serializer[Any]):
-    """Refuses fields that it does not know: a misspelt one must not be dropped in silence."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        if hasattr(data, "keys"):
-            writable = {name for name, field in self.fields.items() if not field.read_only}
-            if unknown := sorted(set(data.keys()) - writable - SENT_BY_BROWSERS):
-                known = ", ".join(sorted(writable))
-                raise ValidationError(
-                    {str(name)[:60]: [f"this cannot be set; what can is {known}"] for name in unknown}
-                )
-        return super().to_internal_value(data)
 
 
 class ModelSerializer(serializers.ModelSerializer[ModelEntry]):
@@ -51,6 +32,9 @@ class ModelSerializer(serializers.ModelSerializer[ModelEntry]):
     price_out = serializers.FloatField(read_only=True, allow_null=True)
     price_cached = serializers.FloatField(read_only=True, allow_null=True)
     is_free = serializers.BooleanField(read_only=True, help_text="It runs here, so calls cost no money.")
+    enabled = serializers.BooleanField(
+        source="is_usable", read_only=True, help_text="Whether new experiments may choose it: checked or enabled."
+    )
     can_run = serializers.SerializerMethodField(help_text="Whether nothing is known to be in the way of a run.")
     why_not = serializers.SerializerMethodField(help_text="Why it cannot run here and now, with the cure; else empty.")
 
@@ -77,9 +61,11 @@ class ModelSerializer(serializers.ModelSerializer[ModelEntry]):
             "price_out",
             "price_cached",
             "price_source",
+            "price_date",
             "is_free",
             "is_baseline",
             "from_catalogue",
+            "state",
             "enabled",
             "can_run",
             "why_not",
@@ -98,6 +84,77 @@ class ModelSerializer(serializers.ModelSerializer[ModelEntry]):
         """From the view, which asked for all of the page at once."""
         known: dict[int, choosing.Readiness] = self.context.get("readiness", {})
         return known.get(entry.pk) or choosing.readiness(entry)
+
+
+class StepSerializer(serializers.ModelSerializer[ModelChange]):
+    """One step in the life of a model."""
+
+    class Meta:
+        model = ModelChange
+        fields = ["at", "actor", "before", "after", "note"]
+        read_only_fields = fields
+
+
+class CheckSerializer(serializers.ModelSerializer[ModelCheck]):
+    """A trial of a model by a worker. While it is open `can_run` is null."""
+
+    can_run = serializers.SerializerMethodField(help_text="Whether it works; null until the check has ended.")
+    problems = serializers.SerializerMethodField(help_text="What is in the way, each with its cure.")
+    notes = serializers.SerializerMethodField(help_text="What is worth knowing.")
+    report = serializers.SerializerMethodField(
+        help_text="seconds_to_load, seconds_per_summary, tokens_per_second, peak_memory_bytes, window, dtype, engine, "
+        "chat_template, summary, …; what was not found is absent."
+    )
+
+    class Meta:
+        model = ModelCheck
+        fields = [
+            "id",
+            "state",
+            "can_run",
+            "problems",
+            "notes",
+            "report",
+            "queue",
+            "host",
+            "asked_by",
+            "asked_at",
+            "begun_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
+
+    def get_can_run(self, check: ModelCheck) -> bool | None:
+        return None if check.is_open else check.state == ModelCheck.State.DONE
+
+    def get_problems(self, check: ModelCheck) -> list[str]:
+        return list(check.report.get("problems") or ())
+
+    def get_notes(self, check: ModelCheck) -> list[str]:
+        return list(check.report.get("notes") or ())
+
+    def get_report(self, check: ModelCheck) -> dict[str, Any]:
+        return {name: value for name, value in check.report.items() if name not in ("problems", "notes")}
+
+
+class ModelDetailSerializer(ModelSerializer):
+    """One model, with the steps of its life (newest first) and its latest check."""
+
+    history = serializers.SerializerMethodField()
+    latest_check = serializers.SerializerMethodField()
+
+    class Meta(ModelSerializer.Meta):
+        fields = [*ModelSerializer.Meta.fields, "history", "latest_check"]
+        read_only_fields = fields
+
+    @extend_schema_field(StepSerializer(many=True))
+    def get_history(self, entry: ModelEntry) -> Any:
+        return StepSerializer(entry.changes.all()[:50], many=True).data
+
+    @extend_schema_field(CheckSerializer(allow_null=True))
+    def get_latest_check(self, entry: ModelEntry) -> Any:
+        latest = entry.checks.first()
+        return CheckSerializer(latest).data if latest else None
 
 
 class Price(serializers.DecimalField):
@@ -123,10 +180,31 @@ class ModelFacts(Strict):
     price_out = Price()
     price_cached = Price()
     price_source = serializers.CharField(max_length=200, required=False, allow_blank=True)
-    enabled = serializers.BooleanField(required=False)
+    price_date = serializers.DateField(
+        required=False, allow_null=True, help_text="The day on which the price was so; today when left out."
+    )
+    enabled = serializers.BooleanField(required=False, help_text="true enables the model, false retires it.")
+
+    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        if (enabled := data.pop("enabled", None)) is not None:
+            data.setdefault("state", "enabled" if enabled else self.when_disabled)
+        return data
+
+    when_disabled = "retired"
+
+
+class ChangeModel(ModelFacts):
+    state = serializers.CharField(max_length=20, required=False, help_text="draft, enabled or retired.")
+    note = serializers.CharField(
+        max_length=300, required=False, allow_blank=True, help_text="Why; kept in its history."
+    )
 
 
 class AddModel(ModelFacts):
+    when_disabled = "draft"
+    state = serializers.CharField(
+        max_length=20, required=False, help_text="Where it begins: draft (when left out) or enabled."
+    )
     uri = serializers.CharField(
         max_length=400, help_text="hf://org/name, file://root/folder, openai://name, endpoint://connection/name, …"
     )
@@ -134,12 +212,6 @@ class AddModel(ModelFacts):
     architecture = serializers.ChoiceField(
         choices=["seq2seq", "causal"], required=False, help_text="Needed for weights that are not on this machine yet."
     )
-
-
-class CheckSerializer(serializers.Serializer[Any]):
-    can_run = serializers.BooleanField()
-    problems = serializers.ListField(child=serializers.CharField(), help_text="What is in the way, each with its cure.")
-    notes = serializers.ListField(child=serializers.CharField())
 
 
 class BySlug(Pages):
@@ -165,6 +237,7 @@ FILTERS: dict[str, Callable[[str], Q]] = {
     "task": lambda value: Q(tasks__contains=[_one_of("task", value, list(tasks.available()))]),
     "scheme": lambda value: Q(uri__startswith=f"{_one_of('scheme', value, _schemes())}://"),
     "privacy": lambda value: Q(privacy=_one_of("privacy", value, list(ModelEntry.Privacy.values))),
+    "state": lambda value: Q(state=_one_of("state", value, list(ModelEntry.State.values))),
     "enabled": lambda value: Q(enabled=_yes_or_no("enabled", value)),
     "is_baseline": lambda value: Q(is_baseline=_yes_or_no("is_baseline", value)),
 }
@@ -189,16 +262,19 @@ def filtered(rows: QuerySet[ModelEntry], request: Request) -> QuerySet[ModelEntr
             OpenApiParameter("task", description="A task type, for example summarization."),
             OpenApiParameter("scheme", description="Of the URI: hf, file, openai, mistral, endpoint, baseline, …"),
             OpenApiParameter("privacy", enum=list(ModelEntry.Privacy.values)),
+            OpenApiParameter("state", enum=list(ModelEntry.State.values)),
             OpenApiParameter("enabled", type=bool),
             OpenApiParameter("is_baseline", type=bool),
         ],
     ),
-    retrieve=extend_schema(summary="One model"),
+    retrieve=extend_schema(summary="One model, with its history and its latest check", responses=ModelDetailSerializer),
     create=extend_schema(summary="Add a model by its address", request=AddModel, responses={201: ModelSerializer}),
     partial_update=extend_schema(
-        summary="Change what the registry says about a model", request=ModelFacts, responses=ModelSerializer
+        summary="Change what the registry says about a model, or enable or retire it",
+        request=ChangeModel,
+        responses=ModelSerializer,
     ),
-    destroy=extend_schema(summary="Remove a model that was added; a shipped one is disabled instead"),
+    destroy=extend_schema(summary="Remove a model that was added; a shipped one is retired instead"),
 )
 class ModelViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[ModelEntry]):
     """The models a team considers. Changing one never changes an experiment: candidates are frozen copies."""
@@ -226,38 +302,58 @@ class ModelViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         }
         return self.get_paginated_response(ModelSerializer(entries, many=True, context=context).data)
 
+    def retrieve(self, request: Request, slug: str) -> Response:
+        entry = self.get_object()
+        return Response(ModelDetailSerializer(entry, context=self.get_serializer_context()).data)
+
     @idempotent
     def create(self, request: Request) -> Response:
         asked = AddModel(data=request.data)
         asked.is_valid(raise_exception=True)
-        entry = _or_400(lambda: adding.add(team_of(request), **asked.validated_data))
+        entry = _or_400(lambda: adding.add(team_of(request), by=_who(request), **asked.validated_data))
         record(request, "model.add", entry, uri=entry.uri)
         return Response(self.get_serializer(entry).data, status=status.HTTP_201_CREATED)
 
     def partial_update(self, request: Request, slug: str) -> Response:
         entry = self.get_object()
-        asked = ModelFacts(data=request.data)
+        asked = ChangeModel(data=request.data)
         asked.is_valid(raise_exception=True)
-        _or_400(lambda: adding.change(entry, **asked.validated_data))
-        record(request, "model.change", entry, fields=sorted(asked.validated_data))
+        _or_400(lambda: adding.change(entry, by=_who(request), **asked.validated_data))
+        record(request, "model.change", entry, fields=sorted(set(asked.validated_data) - {"note"}))
         return Response(self.get_serializer(entry).data)
 
     def destroy(self, request: Request, slug: str) -> Response:
         entry = self.get_object()
         if entry.from_catalogue:
-            raise Conflict("This model ships with Lumigator: disable it instead (PATCH enabled to false).")
+            raise Conflict("This model ships with Lumigator: retire it instead (PATCH state to retired).")
         record(request, "model.delete", entry, uri=entry.uri)
         entry.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(summary="Whether it could run, in words; nothing is loaded", request=None, responses=CheckSerializer)
+    @extend_schema(
+        summary="Have a worker load the model, or call its service once, and report",
+        request=None,
+        responses={202: CheckSerializer},
+    )
     @action(detail=True, methods=["post"])
     @idempotent
     def check(self, request: Request, slug: str) -> Response:
         entry = self.get_object()
-        found = checking.check(entry)
-        record(request, "model.check", entry, can_run=found.can_run)
-        return Response({"can_run": found.can_run, "problems": found.problems, "notes": found.notes})
+        asked = trying.ask(entry, by=_who(request))
+        record(request, "model.check", entry, check=asked.pk, state=asked.state)
+        return Response(CheckSerializer(asked).data, status=status.HTTP_202_ACCEPTED)
+
+    @extend_schema(summary="The latest check of the model", responses=CheckSerializer)
+    @check.mapping.get
+    def latest_check(self, request: Request, slug: str) -> Response:
+        latest = self.get_object().checks.first()
+        if latest is None:
+            raise NotFound("This model was never checked: POST to this address starts a check.")
+        return Response(CheckSerializer(latest).data)
+
+
+def _who(request: Request) -> str:
+    return str(request.user.get_username())
 
 
 def _or_400(do: Callable[[], ModelEntry]) -> ModelEntry:
@@ -265,155 +361,6 @@ def _or_400(do: Callable[[], ModelEntry]) -> ModelEntry:
         return do()
     except adding.Refused as exc:
         raise ValidationError(exc.errors) from None
-
-
-class ConnectionSerializer(serializers.ModelSerializer[Connection]):
-    """The key is never given back; `key_hint` is its end."""
-
-    has_key = serializers.BooleanField(read_only=True)
-
-    class Meta:
-        model = Connection
-        fields = [
-            "id",
-            "name",
-            "provider",
-            "base_url",
-            "has_key",
-            "key_hint",
-            "concurrency",
-            "requests_per_minute",
-            "tokens_per_minute",
-            "connect_timeout",
-            "read_timeout",
-            "enabled",
-            "created_at",
-        ]
-        read_only_fields = fields
-
-
-class ChangedConnection(ConnectionSerializer):
-    """With what became of the key."""
-
-    key_cleared = serializers.BooleanField(read_only=True, default=False)
-    message = serializers.CharField(read_only=True, default="")
-
-    class Meta(ConnectionSerializer.Meta):
-        fields = [*ConnectionSerializer.Meta.fields, "key_cleared", "message"]
-        read_only_fields = fields
-
-
-class ConnectionFacts(Strict):
-    name = serializers.SlugField(max_length=60, required=False)
-    base_url = serializers.CharField(max_length=300, required=False, allow_blank=True)
-    key = serializers.CharField(
-        max_length=connecting.LONGEST_KEY,
-        required=False,
-        allow_blank=True,
-        write_only=True,
-        style={"input_type": "password"},
-        help_text="Stored encrypted and never shown again; an empty one forgets the key.",
-    )
-    concurrency = serializers.IntegerField(min_value=1, max_value=256, required=False)
-    requests_per_minute = serializers.IntegerField(min_value=1, max_value=2**31 - 1, allow_null=True, required=False)
-    tokens_per_minute = serializers.IntegerField(min_value=1, max_value=2**31 - 1, allow_null=True, required=False)
-    connect_timeout = serializers.FloatField(min_value=0.1, max_value=60, required=False, help_text="Seconds.")
-    read_timeout = serializers.FloatField(min_value=1, max_value=3600, required=False, help_text="Seconds.")
-    enabled = serializers.BooleanField(required=False)
-
-    def validate_key(self, key: str) -> str:
-        if wrong := connecting.key_problem(key):
-            raise ValidationError(wrong)
-        return key
-
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        provider = data.get("provider") or self.context.get("provider", "")
-        if "base_url" in data or "provider" in data:
-            wrong = connecting.address_problem(provider, data.get("base_url", ""))
-            if wrong:
-                raise ValidationError({"base_url": [wrong]})
-        return data
-
-
-class AddConnection(ConnectionFacts):
-    name = serializers.SlugField(max_length=60)
-    provider = serializers.CharField(max_length=30, help_text="openai, mistral or endpoint; fixed once it is made.")
-
-    def validate_provider(self, provider: str) -> str:
-        if provider not in (known := connecting.services()):
-            raise ValidationError(f"there is no service {provider!r}; there is {', '.join(sorted(known))}")
-        return provider
-
-
-@extend_schema_view(
-    list=extend_schema(summary="The connections of your team"),
-    retrieve=extend_schema(summary="One connection"),
-    create=extend_schema(summary="Add a connection", request=AddConnection, responses={201: ChangedConnection}),
-    partial_update=extend_schema(
-        summary="Change a connection; another scheme, host or port clears its key",
-        request=ConnectionFacts,
-        responses=ChangedConnection,
-    ),
-    destroy=extend_schema(summary="Delete a connection and its key"),
-)
-class ConnectionViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Connection]):
-    """How services are reached. Members read them without keys; administrators of the team write them."""
-
-    queryset = Connection.objects.none()
-    serializer_class = ConnectionSerializer
-    parser_classes = [StrictJSON, FormParser, MultiPartParser]
-    lookup_value_regex = r"\d{1,18}"
-    roles = {"create": Role.ADMIN, "partial_update": Role.ADMIN, "destroy": Role.ADMIN}
-
-    def get_queryset(self) -> QuerySet[Connection]:
-        rows = Connection.objects.for_user(self.request.user)
-        if getattr(self, "swagger_fake_view", False):
-            return rows
-        return rows.filter(team=team_of(self.request))
-
-    @idempotent
-    def create(self, request: Request) -> Response:
-        asked = AddConnection(data=request.data)
-        asked.is_valid(raise_exception=True)
-        data = dict(asked.validated_data)
-        key = data.pop("key", None)
-        connection = Connection(team=team_of(request), **data)
-        cleared = _store(connection, key)
-        record(request, "connection.add", connection, provider=connection.provider, with_key=connection.has_key)
-        return Response(_changed(connection, cleared), status=status.HTTP_201_CREATED)
-
-    def partial_update(self, request: Request, pk: str) -> Response:
-        connection = self.get_object()
-        asked = ConnectionFacts(data=request.data, context={"provider": connection.provider})
-        asked.is_valid(raise_exception=True)
-        data = dict(asked.validated_data)
-        key = data.pop("key", None)
-        for name, value in data.items():
-            setattr(connection, name, value)
-        cleared = _store(connection, key)
-        record(request, "connection.change", connection, fields=sorted(asked.validated_data), key_cleared=cleared)
-        return Response(_changed(connection, cleared))
-
-    def destroy(self, request: Request, pk: str) -> Response:
-        connection = self.get_object()
-        record(request, "connection.delete", connection, provider=connection.provider)
-        connection.delete()
-        return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-def _store(connection: Connection, key: str | None) -> bool:
-    try:
-        with transaction.atomic():
-            return connecting.store(connection, key)
-    except IntegrityError:
-        raise ValidationError(
-            {"name": [f"there is a connection {connection.name!r} for {connection.provider}: choose another name"]}
-        ) from None
-
-
-def _changed(connection: Connection, cleared: bool) -> dict[str, Any]:
-    message = connecting.KEY_CLEARED if cleared else ""
-    return {**ConnectionSerializer(connection).data, "key_cleared": cleared, "message": message}
 
 
 router = DefaultRouter()

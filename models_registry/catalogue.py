@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -31,6 +32,7 @@ class Price:
     into: str
     out: str
     source: str
+    date: str
     cached: str | None = None
 
 
@@ -80,6 +82,7 @@ class Shipped:
             price_out=Decimal(price.out) if price else None,
             price_cached=Decimal(price.cached) if price and price.cached else None,
             price_source=price.source if price else "",
+            price_date=date.fromisoformat(price.date) if price else None,
             is_baseline=self.is_baseline,
             from_catalogue=True,
         )
@@ -250,7 +253,7 @@ CATALOGUE: tuple[Shipped, ...] = (
         about="A cheap, quick general model by API and a sensible yardstick for what a hosted model adds.",
         window=128_000,
         website="https://platform.openai.com/docs/models/gpt-4o-mini",
-        price=Price("0.15", "0.60", "OpenAI's announcement of gpt-4o-mini, 2024-07-18"),
+        price=Price("0.15", "0.60", "OpenAI's announcement of gpt-4o-mini", "2024-07-18"),
     ),
     _api(
         "openai",
@@ -258,7 +261,7 @@ CATALOGUE: tuple[Shipped, ...] = (
         about="An older, dear model that earlier comparisons used; newer ones write as well for a fraction.",
         window=128_000,
         website="https://platform.openai.com/docs/models/gpt-4-turbo",
-        price=Price("10", "30", "OpenAI's announcement of GPT-4 Turbo, 2023-11-06"),
+        price=Price("10", "30", "OpenAI's announcement of GPT-4 Turbo", "2023-11-06"),
     ),
     _api(
         "openai",
@@ -266,7 +269,7 @@ CATALOGUE: tuple[Shipped, ...] = (
         about="An old model, kept to repeat earlier comparisons; check that OpenAI still serves it.",
         window=16_385,
         website="https://platform.openai.com/docs/models/gpt-3.5-turbo",
-        price=Price("0.50", "1.50", "OpenAI's announcement of gpt-3.5-turbo-0125, 2024-01-25"),
+        price=Price("0.50", "1.50", "OpenAI's announcement of gpt-3.5-turbo-0125", "2024-01-25"),
     ),
     _api(
         "openai",
@@ -274,7 +277,7 @@ CATALOGUE: tuple[Shipped, ...] = (
         about="Successor of gpt-4o-mini with a window of a million tokens, for documents that fit nowhere else.",
         window=1_047_576,
         website="https://platform.openai.com/docs/models/gpt-4.1-mini",
-        price=Price("0.40", "1.60", "OpenAI's announcement of GPT-4.1, 2025-04-14", cached="0.10"),
+        price=Price("0.40", "1.60", "OpenAI's announcement of GPT-4.1", "2025-04-14", cached="0.10"),
     ),
     _api(
         "openai",
@@ -283,7 +286,7 @@ CATALOGUE: tuple[Shipped, ...] = (
         generation={"max_new_tokens": 2048, "reasoning_effort": "low"},
         window=400_000,
         website="https://platform.openai.com/docs/models/gpt-5-mini",
-        price=Price("0.25", "2.00", "OpenAI's announcement of GPT-5, 2025-08-07", cached="0.025"),
+        price=Price("0.25", "2.00", "OpenAI's announcement of GPT-5", "2025-08-07", cached="0.025"),
     ),
     _api(
         "mistral",
@@ -340,7 +343,7 @@ def seed(team: Team) -> int:
     """Give the team what it lacks of the catalogue; how many entries that were. Safe to repeat.
 
     An entry that the team has is left as the team made it, also when it renamed it, gave it another address or
-    disabled it. What is there already is recognized by its slug, an earlier slug, or its address.
+    retired it. What is there already is recognized by its slug, an earlier slug, or its address.
     """
     with transaction.atomic():
         Team.objects.select_for_update().get(pk=team.pk)  # two seeds at once would both find the same gaps

@@ -1,4 +1,4 @@
-"""Checking says in words whether a model could run, by looking and never by loading.
+"""Checking says in words whether a model could run, by looking and never by loading (that is what `trying` is for).
 
 A local folder is looked into; a hub model is looked for in this machine's cache, then asked for at the hub; a network
 model is checked for a connection with an address, a key and a price. No document leaves, and no paid call is made.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from models_registry.models import ModelEntry
 from models_registry.providers import ProviderError
 
 HUB = "https://huggingface.co"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+BYTES_OF = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
 
 
 @dataclass
@@ -35,15 +38,17 @@ class Check:
         return not self.problems
 
 
-def check(entry: ModelEntry, environment: Mapping[str, str] | None = None) -> Check:
-    """Look at everything that can be looked at without loading. Never raises ProviderError.
+def look(entry: ModelEntry, environment: Mapping[str, str] | None = None, *, weights: bool = True) -> Check:
+    """Look at everything that can be looked at without loading, whatever the state of the entry. Never raises
+    ProviderError.
 
-    `environment` may hold HF_ENDPOINT, HF_TOKEN (this process's own by default).
+    `environment` may hold HF_ENDPOINT, HF_TOKEN (this process's own by default). Without `weights` nothing is said
+    of weights of the hub: another machine will load them.
     """
     environment = os.environ if environment is None else environment
     found = Check()
-    ready = choosing.readiness(entry)
-    if not ready.can_run:
+    ready = choosing.able(entry) if weights else None
+    if ready is not None and not ready.can_run and ready.label != "too big":  # an estimate: loading will tell
         found.problems.append(ready.words)
     try:
         provider = entry.provider
@@ -55,7 +60,7 @@ def check(entry: ModelEntry, environment: Mapping[str, str] | None = None) -> Ch
             found.notes.append("It runs in the worker itself and needs no weights, key or network.")
         elif provider.place == "network":
             _look_at_connection(entry, found)
-        elif entry.scheme == "hf":
+        elif entry.scheme == "hf" and weights:
             _look_for_weights(entry, found, environment)
         elif entry.scheme == "file":
             _look_into_folder(entry, found)
@@ -78,7 +83,6 @@ def _look_at_connection(entry: ModelEntry, found: Check) -> None:
         found.problems.append(str(exc))
     if entry.price_in is None:
         found.notes.append("It has no price, so no cost is shown and no budget can be kept: enter its price.")
-    found.notes.append("Whether the key is accepted and the model is served shows with the first call.")
 
 
 def _look_into_folder(entry: ModelEntry, found: Check) -> None:
@@ -112,26 +116,56 @@ def _look_for_weights(entry: ModelEntry, found: Check, environment: Mapping[str,
 
 
 def _ask_hub(entry: ModelEntry, found: Check, environment: Mapping[str, str]) -> None:
-    """One GET of the model's facts (source: huggingface.co/docs/hub/api, `GET /api/models/{repo_id}`)."""
     try:
-        repository, named = hub.parse(entry.uri)
+        told = ask_hub(entry.uri, entry.revision, environment)
     except ProviderError:
         return  # already among the problems
-    revision = entry.revision or named
-    status, facts = _get(_facts_address(repository, revision, environment), environment, found)
+    found.problems += told.problems
+    if told.is_gated and not environment.get("HF_TOKEN"):
+        found.problems.append(f"{entry.uri} is gated: accept its terms on the hub, then set HF_TOKEN for the workers")
+    if told.commit:
+        found.notes.append(f"The hub has it, at commit {told.commit}; it is downloaded when it first runs.")
+
+
+@dataclass
+class Hub:
+    """What the hub told of a repository. `is_known` False: it was not asked, or gave no answer that decides anything;
+    then `problems` say why. The rest is "" or None where it did not tell."""
+
+    is_known: bool = False
+    is_gated: bool = False
+    problems: list[str] = field(default_factory=list)
+    commit: str = ""
+    architecture: str = ""
+    parameters: int | None = None
+    size_bytes: int | None = None
+    licence: str = ""
+
+
+def ask_hub(uri: str, revision: str, environment: Mapping[str, str] | None = None) -> Hub:
+    """One GET of the model's facts (source: huggingface.co/docs/hub/api, `GET /api/models/{repo_id}`). Raises
+    ProviderError for what is no hub address."""
+    environment = os.environ if environment is None else environment
+    repository, named = hub.parse(uri)
+    revision = revision or named
+    told = Hub()
+    status, facts = _get(_facts_address(repository, revision, environment), environment, told)
     if status is None:
-        return
+        return told
+    told.is_known = status < 500 and status != 429
     if status in (401, 403):
-        found.problems.append(f"the hub refuses {repository}: it does not exist, or it is private and needs HF_TOKEN")
+        told.problems.append(f"the hub refuses {repository}: it does not exist, or it is private and needs HF_TOKEN")
     elif status == 404:
         at = f" at revision {revision!r}" if revision else ""
-        found.problems.append(f"the hub has no model {repository}{at}: check the address")
+        told.problems.append(f"the hub has no model {repository}{at}: check the address")
     elif status in (301, 302, 307, 308):
-        found.problems.append(f"{repository} has another name on the hub now: add it under that name")
+        told.problems.append(f"{repository} has another name on the hub now: add it under that name")
     elif status != 200 or facts is None:
-        found.problems.append(f"the hub answered {status} for {repository}: try again later")
+        told.is_known = False
+        told.problems.append(f"the hub answered {status} for {repository}: try again later")
     else:
-        _judge_facts(repository, facts, environment, found)
+        _judge_facts(repository, facts, told)
+    return told
 
 
 def _facts_address(repository: str, revision: str, environment: Mapping[str, str]) -> str:
@@ -139,7 +173,7 @@ def _facts_address(repository: str, revision: str, environment: Mapping[str, str
     return f"{base}/api/models/{repository}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
 
 
-def _get(url: str, environment: Mapping[str, str], found: Check) -> tuple[int | None, dict[str, Any] | None]:
+def _get(url: str, environment: Mapping[str, str], found: Hub) -> tuple[int | None, dict[str, Any] | None]:
     """(status, the JSON object); (None, None) with a problem added when the hub could not be asked."""
     import httpx2
 
@@ -170,13 +204,56 @@ def _object_in(body: bytes) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
-def _judge_facts(repository: str, facts: dict[str, Any], environment: Mapping[str, str], found: Check) -> None:
+def _judge_facts(repository: str, facts: dict[str, Any], told: Hub) -> None:
     files = [str(file.get("rfilename", "")) for file in facts.get("siblings") or () if isinstance(file, dict)]
     if not any(name.endswith(".safetensors") for name in files):
-        found.problems.append(
+        told.problems.append(
             f"{repository} has no safetensors weights (pickled ones can run code when opened): choose a revision or a "
             "model that has them"
         )
-    if facts.get("gated") and not environment.get("HF_TOKEN"):
-        found.problems.append(f"{repository} is gated: accept its terms on the hub, then set HF_TOKEN for the workers")
-    found.notes.append(f"The hub has it, at commit {str(facts.get('sha'))[:40]}; it is downloaded when it first runs.")
+    config = _table(facts.get("config"))
+    tags = [tag for tag in facts.get("tags") or () if isinstance(tag, str)]
+    if config.get("auto_map") or "custom_code" in tags:
+        told.problems.append(
+            f"{repository} asks for code from its author, which is never run here: choose a model without it"
+        )
+    told.is_gated = bool(facts.get("gated"))
+    commit = str(facts.get("sha") or "")
+    told.commit = commit if COMMIT.fullmatch(commit) else ""
+    told.architecture, problem = _architecture(repository, config, facts.get("pipeline_tag"))
+    told.problems += [problem] if problem else []
+    told.licence = _licence(_table(facts.get("cardData")), tags)
+    told.parameters, told.size_bytes = _size(_table(facts.get("safetensors")))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _architecture(repository: str, config: Mapping[str, Any], purpose: Any) -> tuple[str, str]:
+    """(seq2seq, causal or "" for not known; what is wrong, in words)"""
+    named = [str(each) for each in config.get("architectures") or () if isinstance(each, str)]
+    if any(name.endswith(("ForConditionalGeneration", "ForSeq2SeqLM")) for name in named):
+        return "seq2seq", ""
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+        return "causal", ""
+    if named:
+        return "", f"{repository} is a {named[0][:80]}, which writes no text: choose a seq2seq or causal model"
+    return {"summarization": "seq2seq", "text2text-generation": "seq2seq", "text-generation": "causal"}.get(
+        str(purpose), ""
+    ), ""
+
+
+def _licence(card: Mapping[str, Any], tags: list[str]) -> str:
+    named = [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
+    said = card.get("license")
+    return (said if isinstance(said, str) else named[0] if named else "")[:80]
+
+
+def _size(weights: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """(parameters, bytes) as the hub read them from the safetensors headers: {"parameters": {"BF16": n}, "total": n}"""
+    counts = {kind: n for kind, n in _table(weights.get("parameters")).items() if isinstance(n, int) and n > 0}
+    if not counts:
+        return None, None
+    known = all(kind in BYTES_OF for kind in counts)
+    return sum(counts.values()), sum(n * BYTES_OF[kind] for kind, n in counts.items()) if known else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 from django.db import transaction
 
 from models_registry import choosing
-from models_registry.models import Connection
-from models_registry.providers import available
+from models_registry.models import Connection, ModelEntry
+from models_registry.providers import ProviderError, available, serving
 
 LONGEST_KEY = 1024
 USABLE_KEY = re.compile(r"[\x21-\x7e]+")
@@ -61,3 +62,44 @@ def store(connection: Connection, key: str | None = None) -> bool:
             connection.set_key(key)
         connection.save()
     return stored is not None and stored.has_key and key is None and not connection.has_key
+
+
+PATIENCE = 10.0
+"""Seconds without a byte of a list of models; a page waits for it."""
+MOST_OFFERED = 1000
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A model that a service offers: its address here, and how the registry calls it ("" when it lacks it)."""
+
+    name: str
+    uri: str
+    slug: str = ""
+
+
+def address_of(connection: Connection, name: str) -> str:
+    """The address of a model that this connection reaches."""
+    inside = f"{connection.name}/" if connection.provider == "endpoint" else ""
+    return f"{connection.provider}://{inside}{name}"
+
+
+def offered(connection: Connection) -> list[Offered]:
+    """What the service behind the connection says it offers, by name; at most MOST_OFFERED. One call to its /models.
+
+    Raises ProviderError in words: a wrong key, no answer in time, a web page where an API should be.
+    """
+    ask = serving(connection.provider).list_models
+    if ask is None:
+        raise ProviderError(
+            f"{connection.provider} tells no list of models: add them by their address", code="no_list", failure="stop"
+        )
+    try:
+        access = connection.access()
+    except ValueError as exc:  # no current encryption key opens its key
+        raise ProviderError(str(exc), code="no_key", failure="stop") from None
+    names = ask(replace(access, read_timeout=min(access.read_timeout, PATIENCE)))[:MOST_OFFERED]
+    uris = {name: address_of(connection, name) for name in names}
+    known = ModelEntry.objects.filter(team=connection.team_id, uri__in=uris.values()).order_by("-pk")
+    slugs = dict(known.values_list("uri", "slug"))
+    return [Offered(name, uri, slugs.get(uri, "")) for name, uri in uris.items()]

@@ -52,6 +52,10 @@ PARAMETERS: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 """Every parameter of spec["generation"], its check and the check in words."""
 
+ENGINES = ("auto", "transformers", "ctranslate2")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
+"""What spec["engine"] and spec["dtype"] may be. Both change the texts, so both are part of what a candidate is."""
+
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 SEQ2SEQ_ONLY = {
     "max_length": "use max_new_tokens: for this model max_length would count the prompt",
@@ -80,6 +84,30 @@ class Decoding:
     @property
     def max_new_tokens(self) -> int:
         return int(self.settings["max_new_tokens"])
+
+
+def wanted(spec: Mapping[str, Any], name: Literal["engine", "dtype"]) -> str:
+    """What the spec asks for, else its options; "auto" where neither says anything."""
+    options = spec.get("options")
+    for said in (spec.get(name), options.get(name) if isinstance(options, Mapping) else None):
+        if said not in (None, "", "auto"):
+            return str(said)
+    return "auto"
+
+
+def engine_problems(spec: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the engine and precision that the spec asks for, in words; empty when nothing is."""
+    engine, dtype = wanted(spec, "engine"), wanted(spec, "dtype")
+    problems = []
+    if dtype not in DTYPES:
+        problems.append(f"dtype must be one of {', '.join(DTYPES)}")
+    if engine not in ENGINES:
+        problems.append(f"engine must be one of {', '.join(ENGINES)}")
+    if engine == "transformers" and dtype == "int8":
+        problems.append("int8 is offered by the engine ctranslate2: choose it, or another dtype")
+    if engine == "ctranslate2" and dtype == "float16":
+        problems.append("ctranslate2 runs on a CPU, without float16: choose float32, bfloat16 or int8")
+    return problems
 
 
 def parameter_problems(given: object, architecture: Architecture | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
@@ -10,10 +11,12 @@ from django.forms.fields import InvalidJSONInput
 from evaluations import tasks
 from lumigator.parsing import unstorable
 from models_registry import adding, choosing, connecting
-from models_registry.models import Connection, ModelEntry
+from models_registry.models import MOST_AT_ONCE, Connection, ModelEntry
 
 ANY = ("", "any")
 JSON_HELP = 'A JSON object, for example {"max_new_tokens": 142, "num_beams": 4}. It is really applied, and recorded.'
+SORT_KEYS = ("slug", "window", "parameters", "size", "price", "here")
+SORTS = [(sign + key, key) for key in SORT_KEYS for sign in ("", "-")]
 WHERE = {"local": "run here", "private": "own endpoint", "external": "external", "baseline": "baselines"}
 
 
@@ -42,15 +45,25 @@ class Filters(forms.Form):
     """What the list shows; every choice lives in the URL."""
 
     q = forms.CharField(required=False, max_length=100, label="Find", widget=forms.SearchInput)
+    provider = forms.ChoiceField(required=False)
+    kind = forms.ChoiceField(required=False)
     task = forms.ChoiceField(required=False)
     where = forms.ChoiceField(required=False, choices=[ANY, *WHERE.items()])
-    can_run = forms.ChoiceField(required=False, label="Can run", choices=[ANY, ("yes", "yes"), ("no", "no")])
+    state = forms.ChoiceField(required=False)
+    can_run = forms.ChoiceField(required=False, label="Can run here", choices=[ANY, ("yes", "yes"), ("no", "no")])
+    sort = forms.ChoiceField(required=False, widget=forms.HiddenInput, choices=[("", ""), *SORTS])
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.label_suffix = ""
         names = [(task.name, task.label) for task in tasks.available().values()]
-        self.fields["task"].choices = [ANY, *names]  # type: ignore[attr-defined]
+        self._offer("task", names)
+        self._offer("provider", [(scheme, scheme) for scheme in sorted(choosing.shown_schemes())])
+        self._offer("kind", ModelEntry.Architecture.choices)
+        self._offer("state", ModelEntry.State.choices)
+
+    def _offer(self, name: str, choices: Iterable[tuple[str, Any]]) -> None:
+        self.fields[name].choices = [ANY, *choices]  # type: ignore[attr-defined]
 
 
 class Prices(forms.Form):
@@ -66,8 +79,12 @@ class Prices(forms.Form):
         help_text="Empty: charged like other input.",
     )  # fmt: skip
     price_source = forms.CharField(
-        required=False, max_length=200, label="Source of the price", help_text="Where it stands, and the date."
+        required=False, max_length=200, label="Source of the price", help_text="Where it stands."
     )
+    price_date = forms.DateField(
+        required=False, label="Date of the price", help_text="The day on which it was so. Empty: unknown.",
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+    )  # fmt: skip
 
 
 class AddModel(forms.Form):
@@ -167,12 +184,15 @@ class AddConnection(ConnectionFields):
 
 class ChangeConnection(ConnectionFields):
     forget_key = forms.BooleanField(required=False, label="Forget the stored key")
-    concurrency = forms.IntegerField(min_value=1, max_value=256, help_text="Calls at the same time, at most.")
-    requests_per_minute = forms.IntegerField(
-        required=False, min_value=1, max_value=2**31 - 1, help_text="Empty: no limit."
+    concurrency = forms.IntegerField(
+        min_value=1, max_value=MOST_AT_ONCE, help_text="Calls at the same time and worker, at most."
     )
+    requests_per_minute = forms.IntegerField(
+        required=False, min_value=1, max_value=2**31 - 1,
+        help_text="What the provider allows you, shared by all workers. Empty: found out by its refusals.",
+    )  # fmt: skip
     tokens_per_minute = forms.IntegerField(
-        required=False, min_value=1, max_value=2**31 - 1, help_text="Empty: no limit."
+        required=False, min_value=1, max_value=2**31 - 1, help_text="Read and written together. Empty: no limit known."
     )
     connect_timeout = forms.FloatField(min_value=0.1, max_value=60, help_text="Seconds.")
     read_timeout = forms.FloatField(min_value=1, max_value=3600, help_text="Seconds without a byte of the answer.")

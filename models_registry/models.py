@@ -8,11 +8,16 @@ from urllib.parse import urlsplit
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from lumigator.models import OwnedQuerySet, Team
 from models_registry.providers import Access, Provider, serving
+
+MOST_AT_ONCE = 128
+"""Calls in flight over one connection: above 256 a process spends its time on switching threads (PERFORMANCE §4)."""
 
 
 def vault() -> MultiFernet:
@@ -39,7 +44,9 @@ class Connection(models.Model):
     base_url = models.URLField(max_length=300, blank=True, help_text="Empty: the provider's own address.")
     encrypted_key = models.BinaryField(null=True, blank=True, editable=False)
     key_hint = models.CharField(max_length=8, blank=True, editable=False, help_text="The key's last 4 characters.")
-    concurrency = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(1)])
+    concurrency = models.PositiveSmallIntegerField(
+        default=8, validators=[MinValueValidator(1), MaxValueValidator(MOST_AT_ONCE)]
+    )
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
     connect_timeout = models.FloatField(default=5.0, help_text="Seconds.")
@@ -98,11 +105,31 @@ class Connection(models.Model):
         return Access(
             base_url=self.base_url,
             key=self.reveal_key(),
-            concurrency=self.concurrency,
+            concurrency=min(self.concurrency, MOST_AT_ONCE),
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
             allow_private=tuple(settings.EGRESS_ALLOW),
         )
+
+
+class Allowance(models.Model):
+    """What is left of a connection's rates, shared by every worker process: a token bucket by the database's clock.
+
+    `requests` and `tokens` may be taken now; tokens may be owed (below 0), for a call is known after it was made.
+    Nothing is begun over the connection before `not_before`: the provider asked for a pause. No row: nothing was
+    taken yet.
+    """
+
+    connection = models.OneToOneField(
+        Connection, on_delete=models.CASCADE, primary_key=True, related_name="allowance", editable=False
+    )
+    requests = models.FloatField(default=0)
+    tokens = models.FloatField(default=0)
+    filled_at = models.DateTimeField(db_default=Now())
+    not_before = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.requests:.0f} requests and {self.tokens:.0f} tokens left of {self.connection_id}"
 
 
 class ModelRoot(models.Model):
@@ -124,7 +151,9 @@ class ModelEntry(models.Model):
 
     `uri`: `hf://org/name@revision`, `file://root-id/path`, `openai://name`, `mistral://name`,
     `endpoint://connection/name`, `baseline://lead-3`, `import://`. Prices are US dollars per million tokens;
-    null means unpriced, which is never the same as free.
+    null means unpriced, which is never the same as free. `price_date` is the day of which the price is.
+
+    `state` is changed by `curating.move` only, which keeps the history; `enabled` follows from it.
     """
 
     class Architecture(models.TextChoices):
@@ -137,6 +166,14 @@ class ModelEntry(models.Model):
         LOCAL = "local", "Runs here: documents stay on this installation"
         PRIVATE = "private", "Own endpoint: documents go to a host your administrator allowed"
         EXTERNAL = "external", "External: documents go to the provider"
+
+    class State(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        CHECKED = "checked", "Checked"
+        ENABLED = "enabled", "Enabled"
+        RETIRED = "retired", "Retired"
+
+    USABLE = (State.CHECKED, State.ENABLED)
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="models")
     slug = models.CharField(max_length=120)
@@ -157,10 +194,19 @@ class ModelEntry(models.Model):
     price_in = models.DecimalField("price of input", max_digits=12, decimal_places=6, null=True, blank=True)
     price_out = models.DecimalField("price of output", max_digits=12, decimal_places=6, null=True, blank=True)
     price_cached = models.DecimalField("price of cached input", max_digits=12, decimal_places=6, null=True, blank=True)
-    price_source = models.CharField(max_length=200, blank=True, help_text="Where the price stands, and its date.")
+    price_source = models.CharField(max_length=200, blank=True, help_text="Where the price stands.")
+    price_date = models.DateField(
+        "date of the price", null=True, blank=True, help_text="The day on which the price was so."
+    )
     is_baseline = models.BooleanField(default=False)
     from_catalogue = models.BooleanField(default=False, editable=False)
-    enabled = models.BooleanField(default=True)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.ENABLED, editable=False)
+    enabled = models.GeneratedField(
+        expression=Q(state__in=USABLE),  # type: ignore[arg-type]  # the stubs know expressions only
+        output_field=models.BooleanField(),
+        db_persist=True,
+        help_text="Whether new experiments may choose it: it is checked or enabled.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = OwnedQuerySet.as_manager()
@@ -168,7 +214,12 @@ class ModelEntry(models.Model):
     class Meta:
         ordering = ["is_baseline", "slug"]
         verbose_name_plural = "model entries"
-        constraints = [models.UniqueConstraint(fields=["team", "slug"], name="one_model_per_slug")]
+        constraints = [
+            models.UniqueConstraint(fields=["team", "slug"], name="one_model_per_slug"),
+            models.CheckConstraint(
+                condition=Q(state__in=["draft", "checked", "enabled", "retired"]), name="a_known_state_of_a_model"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.slug
@@ -186,3 +237,76 @@ class ModelEntry(models.Model):
     def is_free(self) -> bool:
         """Whether it costs no money by its nature: it runs here (not: its price is unknown)."""
         return self.privacy == self.Privacy.LOCAL
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether new experiments may choose it. Unlike `enabled` it follows `state` at once."""
+        return self.state in self.USABLE
+
+
+class ModelChange(models.Model):
+    """A step in a model's life: who moved it, when, from which state to which. A trigger refuses UPDATE; a row goes
+    only with its model."""
+
+    entry = models.ForeignKey(ModelEntry, on_delete=models.CASCADE, related_name="changes")
+    at = models.DateTimeField(db_default=Now())
+    actor = models.CharField(max_length=150)
+    before = models.CharField(max_length=8, blank=True)
+    after = models.CharField(max_length=8)
+    note = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.before or 'new'} to {self.after}"
+
+
+class ModelCheck(models.Model):
+    """One trial of a model: asked for by a person, done by a worker of `queue`, which loads the model or calls its
+    service once. `report` is described in `trying`. The row is the request; a bell only makes it quicker."""
+
+    class State(models.TextChoices):
+        ASKED = "asked", "Waiting for a worker"
+        RUNNING = "running", "Being tried"
+        DONE = "done", "It works"
+        FAILED = "failed", "It does not work"
+
+    OPEN = (State.ASKED, State.RUNNING)
+
+    entry = models.ForeignKey(ModelEntry, on_delete=models.CASCADE, related_name="checks")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.ASKED)
+    queue = models.CharField(max_length=10)
+    asked_by = models.CharField(max_length=150, blank=True)
+    asked_at = models.DateTimeField(db_default=Now())
+    begun_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    host = models.CharField(max_length=120, blank=True, help_text="The worker that did it.")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    report = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["entry"], condition=Q(state__in=["asked", "running"]), name="one_open_check_per_model"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["queue"], name="open_checks", condition=Q(state__in=["asked", "running"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"check {self.pk} of {self.entry_id}: {self.state}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in self.OPEN
+
+    @property
+    def label(self) -> str:
+        return str(self.get_state_display())
+
+    @property
+    def tone(self) -> str:
+        return {"asked": "calm", "running": "busy", "done": "good"}.get(self.state, "bad")

@@ -31,14 +31,23 @@ R = TypeVar("R", bound=Row)
 
 @dataclass
 class Budget:
-    """How large a batch may be: padded input tokens, and rows. Shrinks when memory runs out, and stays so."""
+    """How large a batch may be: padded input tokens, and rows. Shrinks when memory runs out, and stays so.
+
+    `padding` is the largest share of a batch, 0 to 1, that may be padding: where a padded position costs as much as
+    any other, rows of unlike lengths are better run apart.
+    """
 
     tokens: int
     rows: int | None = None
+    padding: float = 1.0
 
     def holds(self, rows: int, longest: int) -> bool:
         """One row is always tried: whether it fits is for the device to say."""
         return rows == 1 or (rows * longest <= self.tokens and (self.rows is None or rows <= self.rows))
+
+    def pads_little(self, filled: int, padded: int) -> bool:
+        """Whether `filled` tokens in a batch of `padded` positions leave no more empty than is allowed."""
+        return padded - filled <= self.padding * padded
 
     def shrink(self, rows: int, longest: int) -> None:
         """Remember that a batch of this shape ran out of memory."""
@@ -48,12 +57,27 @@ class Budget:
 def pack(rows: Sequence[R], budget: Budget) -> list[list[R]]:
     """Batches, longest rows first; every row is in exactly one. Rows of one length keep their order."""
     batches: list[list[R]] = []
+    filled = 0
     for row in sorted(rows, key=lambda row: -row.length):
-        if batches and budget.holds(len(batches[-1]) + 1, batches[-1][0].length):
+        if batches and _has_room(batches[-1], filled + row.length, budget):
             batches[-1].append(row)
+            filled += row.length
         else:
             batches.append([row])
+            filled = row.length
     return batches
+
+
+def _has_room(batch: Sequence[Row], filled: int, budget: Budget) -> bool:
+    """Whether one more row fits, so that `filled` tokens of the batch are no padding."""
+    rows, longest = len(batch) + 1, batch[0].length
+    return budget.holds(rows, longest) and budget.pads_little(filled, rows * longest)
+
+
+def padding_of(batches: Sequence[Sequence[Row]]) -> float:
+    """The share of the batches' positions that is padding, 0 to 1; 0 without batches."""
+    padded = sum(len(batch) * max(row.length for row in batch) for batch in batches)
+    return 1 - sum(row.length for batch in batches for row in batch) / padded if padded else 0.0
 
 
 def run_packed(

@@ -45,6 +45,17 @@ def tiny_t5(path: Path, **settings: Any) -> Path:
     return _save(path, T5ForConditionalGeneration, T5Config(**{**shape, **settings}), end=True, window=128)
 
 
+def tiny_pegasus(path: Path, **settings: Any) -> Path:
+    """A PEGASUS of two layers that reads 128 tokens; its positions are computed, its norms come first."""
+    from transformers import PegasusConfig, PegasusForConditionalGeneration
+
+    shape: dict[str, Any] = {
+        "max_position_embeddings": 128, "scale_embedding": True, **_seq2seq_shape(), "decoder_start_token_id": 0,
+        "forced_eos_token_id": None,
+    }  # fmt: skip
+    return _save(path, PegasusForConditionalGeneration, PegasusConfig(**{**shape, **settings}), end=True)
+
+
 def tiny_led(path: Path, **settings: Any) -> Path:
     """An LED of two layers that reads 256 tokens through windows of 16."""
     from transformers import LEDConfig, LEDForConditionalGeneration

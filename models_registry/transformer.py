@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models_registry.decoding import Architecture, Decoding, settle
-from models_registry.fitting import Fitted, around, fit
+from models_registry.beam_caching import fold_beams
+from models_registry.decoding import Architecture, Decoding, settle, wanted
+from models_registry.encoding import Encoding
+from models_registry.engines import Choice, choose
 from models_registry.model_folder import window
 from models_registry.packing import Budget, run_packed
 from models_registry.providers import Output, ProviderError, Request, Spec
+from models_registry.writing import Writer
 
 CPU_BUDGET = 4096
 GPU_BUDGET = 32768
@@ -26,6 +29,9 @@ GPU_BUDGET = 32768
 
 MOST_ROWS = 64
 """Rows of a batch: what is written takes memory too, whatever the length of what is read."""
+
+MOST_PADDING = 0.10
+"""Of a batch's positions, where each costs as much as a token."""
 
 DEFAULT_WINDOW = 1024
 LONGEST_DOCUMENT = 4_000_000
@@ -68,8 +74,20 @@ class TransformerSession:
         self._decoding = self._settle(spec)
         self._window, self._window_from = self._find_window(spec.get("window"))
         self._check_room()
-        budget = self._options.get("token_budget") or (CPU_BUDGET if self._device == "cpu" else GPU_BUDGET)
-        self._budget = Budget(int(budget), rows=1 if self._decoding.samples else MOST_ROWS)
+        self._encoding = Encoding(
+            self._tokenizer, spec, self._is_seq2seq, self.limit, self._decoding.prefix, self._options
+        )
+        self._budget = self._first_budget()
+        self._facts = self._facts_of_loading()
+        self._beams = self._fold_beams()
+        self._engine = self._choose_engine()
+
+    def _first_budget(self) -> Budget:
+        on_cpu = self._device == "cpu"
+        tokens = self._options.get("token_budget") or (CPU_BUDGET if on_cpu else GPU_BUDGET)
+        # A GPU is quicker with one wide batch than with two narrow ones; documents are encoded unpadded on a CPU.
+        padding = MOST_PADDING if on_cpu and not self._is_seq2seq else 1.0
+        return Budget(int(tokens), rows=1 if self._decoding.samples else MOST_ROWS, padding=padding)
 
     # Loading
 
@@ -100,7 +118,9 @@ class TransformerSession:
 
     def _dtype(self) -> Any:
         """The spec's precision; "auto" is fp32 on a CPU, bf16 on a GPU that has it, else fp16."""
-        torch, named = self._torch, self._spec.get("dtype") or "auto"
+        torch, named = self._torch, wanted(self._spec, "dtype")
+        if named == "int8" or wanted(self._spec, "engine") == "ctranslate2":
+            return torch.float32  # what is converted
         if named != "auto":
             return getattr(torch, named)
         if self._device == "cpu":
@@ -120,11 +140,6 @@ class TransformerSession:
         return bool(self._config.is_encoder_decoder)
 
     @property
-    def _reads_prompt(self) -> bool:
-        """Seq2seq models were trained on the bare document; one that follows instructions says options.reads_prompt."""
-        return not self._is_seq2seq or self._options.get("reads_prompt") is True
-
-    @property
     def _architecture(self) -> Architecture:
         return "seq2seq" if self._is_seq2seq else "causal"
 
@@ -132,6 +147,8 @@ class TransformerSession:
         """Decoding parameters, set on the model as its only ones."""
         own = {name: value for name, value in self._model.generation_config.to_dict().items() if value is not None}
         published = (getattr(self._config, "task_specific_params", None) or {}).get("summarization") or {}
+        if self._is_seq2seq and (prefix := getattr(self._config, "prefix", None)):
+            published = {"prefix": prefix, **published}
         decoding = settle(spec.get("generation") or {}, {**own, **published}, self._architecture)
         if not decoding.prefix and spec.get("prefix"):
             decoding = Decoding(decoding.settings, str(spec["prefix"]))
@@ -155,9 +172,33 @@ class TransformerSession:
             config.validate(strict=True)
         except (ValueError, TypeError) as error:
             raise _stop("bad_parameter", f"the generation parameters do not go together: {error}"[:600]) from error
-        self._model.generation_config = config
+        self._model.generation_config = self._generation_config = config
         ends = config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+
+    # Engine
+
+    def _fold_beams(self) -> str:
+        """How beams are searched, for the record."""
+        if not self._is_seq2seq or self._decoding.settings.get("num_beams", 1) < 2:
+            return ""
+        reason = fold_beams(self._model)
+        return f"as transformers has it: {reason}" if reason else "one cross-attention cache per document"
+
+    def _choose_engine(self) -> Choice:
+        """With another engine than transformers the loaded weights are let go."""
+        choice = choose(
+            self._spec,
+            Writer(self._model, pad=self._pad, ends=self._ends, device=self._device),
+            self._decoding,
+            device=self._device,
+            threads=self._torch.get_num_threads(),
+            encode=lambda text: self._encoding.encode(text)[: self.limit],
+        )
+        if choice.name != "transformers":
+            self._model, self._beams = None, ""
+            self._free()
+        return choice
 
     # Window
 
@@ -187,70 +228,28 @@ class TransformerSession:
 
     # Requests to token ids
 
+    @property
+    def limit(self) -> int:
+        """The most tokens that one request may take as input."""
+        return self._window if self._is_seq2seq else self._window - self._decoding.max_new_tokens
+
+    def count(self, request: Request) -> int:
+        """Tokens that the whole input would take, prompt, prefix and template included."""
+        return self._encoding.count(request)
+
     def _prepare(self, request: Request) -> Prepared | Output:
         if len(request.source) > LONGEST_DOCUMENT:
             return _refused(request, "input_too_long", f"the document has over {LONGEST_DOCUMENT:,} characters")
-        fitted = self._fit(request)
+        fitted = self._encoding.fit(request)
         if fitted is None:
             return _refused(
                 request,
                 "input_too_long",
-                f"the prompt alone does not fit in {self._limit} tokens: shorten it or lower max_new_tokens",
+                f"the prompt alone does not fit in {self.limit} tokens: shorten it or lower max_new_tokens",
             )
         if not fitted.ids:
             return _refused(request, "empty_input", "there is nothing to read: the prompt and the document are empty")
         return Prepared(request.key, tuple(fitted.ids), fitted.needed, request.seed)
-
-    @property
-    def _limit(self) -> int:
-        return self._window if self._is_seq2seq else self._window - self._decoding.max_new_tokens
-
-    def _fit(self, request: Request) -> Fitted | None:
-        """The document's end is cut, never the instruction; what follows the document stays."""
-        if request.prompt is None or not self._reads_prompt:
-            parts, body = [self._decoding.prefix, ""], request.source
-        else:
-            found = around(request.prompt, request.source)
-            parts, body = (found, request.source) if found else (["", ""], request.prompt)
-        if self._chats:
-            return fit(body, lambda text: self._chat(text.join(parts)), self._ends_of, self._limit)
-        if len(parts) == 2 and not parts[1]:
-            return self._cut_tail(parts[0] + body)
-        return fit(body, lambda text: self._encode(text.join(parts)), self._ends_of, self._limit)
-
-    def _cut_tail(self, text: str) -> Fitted | None:
-        """Truncation as everybody does it: the tokenizer's own, which keeps its end token."""
-        whole = self._encode(text)
-        if len(whole) <= self._limit:
-            return Fitted(whole, len(whole))
-        cut = self._tokenizer(text, truncation=True, max_length=self._limit)["input_ids"]
-        return Fitted(list(cut), len(whole))
-
-    @property
-    def _chats(self) -> bool:
-        return not self._is_seq2seq and bool(self._tokenizer.chat_template)
-
-    def _chat(self, prompt: str) -> list[int]:
-        messages = [{"role": "user", "content": prompt}]
-        if system := self._spec.get("system") or self._options.get("system"):
-            messages.insert(0, {"role": "system", "content": str(system)})
-        extra = self._options.get("chat_template_kwargs") or {}
-        try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
-        except Exception as error:
-            raise _stop("bad_prompt", f"the model's chat template refuses the messages: {error}"[:300]) from error
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text)["input_ids"])
-
-    def _ends_of(self, text: str) -> list[int]:
-        """Where each token of the bare text ends, in characters; for a tokenizer without offsets, in equal steps."""
-        if self._tokenizer.is_fast:
-            found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-            return [end for _, end in found["offset_mapping"]]
-        count = len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return [round(len(text) * (position + 1) / count) for position in range(count)]
 
     # Generation
 
@@ -288,28 +287,7 @@ class TransformerSession:
 
     def _generate(self, rows: Sequence[Prepared]) -> list[list[int]]:
         """New token ids of each row, up to and with its end token."""
-        torch, longest = self._torch, max(row.length for row in rows)
-        ids, mask = [], []
-        for row in rows:
-            padding = longest - row.length
-            filler, blank = [self._pad] * padding, [0] * padding
-            read, seen = list(row.ids), [1] * row.length
-            ids.append(read + filler if self._is_seq2seq else filler + read)
-            mask.append(seen + blank if self._is_seq2seq else blank + seen)
-        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-        if self._config.model_type == "led":
-            # The first token sees the whole document, as the model was trained to summarize.
-            inputs["global_attention_mask"] = torch.zeros_like(inputs["attention_mask"])
-            inputs["global_attention_mask"][:, 0] = 1
-        with torch.inference_mode():
-            out = self._model.generate(**{name: value.to(self._device) for name, value in inputs.items()})
-        return [self._to_end(row) for row in out[:, 1 if self._is_seq2seq else longest :].tolist()]
-
-    def _to_end(self, ids: list[int]) -> list[int]:
-        for position, token in enumerate(ids):
-            if token in self._ends:
-                return ids[: position + 1]
-        return ids[: len(ids) - _trailing(ids, self._pad)] if self._pad not in self._ends else ids
+        return self._engine.engine.write([row.ids for row in rows])
 
     def _output(self, row: Prepared, ids: list[int], latency_ms: int) -> Output:
         reasoning, text = self._read(ids, opened=self._opens_with_thought(row))
@@ -330,7 +308,7 @@ class TransformerSession:
     def _finish(self, ids: list[int]) -> str:
         """A forced end token in the last place is the limit speaking, not the model."""
         full = len(ids) >= self._decoding.max_new_tokens
-        forced = self._model.generation_config.forced_eos_token_id is not None
+        forced = self._generation_config.forced_eos_token_id is not None
         ended = bool(ids) and ids[-1] in self._ends
         return "stop" if ended and not (full and forced) else "length"
 
@@ -377,32 +355,36 @@ class TransformerSession:
             "architecture": self._architecture,
             "model_type": self._config.model_type,
             "revision": self._spec.get("revision") or "",
-            "parameters": self._model.num_parameters(),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            **self._facts,
+            **({"dtype": self._engine.dtype} if self._engine.dtype else {}),
             "device": self._torch.cuda.get_device_name() if self._device == "cuda" else "cpu",
             "threads": self._torch.get_num_threads(),
             "window": self._window,
             "window_from": self._window_from,
             "generation": dict(self._decoding.settings),
             "prefix": self._decoding.prefix,
-            "reads": "prompt" if self._reads_prompt else "document",
-            "chat_template": self._chats,
+            "reads": "prompt" if self._encoding.reads_prompt else "document",
+            "chat_template": self._encoding.chats,
             "token_budget": self._budget.tokens,
             "latency": "share of the batch's wall time, by tokens read and written",
-            "engine": "transformers",
-            "versions": {"torch": self._torch.__version__, "transformers": transformers.__version__},
+            "engine": self._engine.name,
+            "engine_note": self._engine.note,
+            "beam_search": self._beams,
+            "versions": {
+                "torch": self._torch.__version__,
+                "transformers": transformers.__version__,
+                **({self._engine.name: self._engine.version} if self._engine.version else {}),
+            },
         }
 
+    def _facts_of_loading(self) -> dict[str, Any]:
+        """What only the loaded weights know."""
+        return {"parameters": self._model.num_parameters(), "dtype": str(self._model.dtype).removeprefix("torch.")}
+
     def close(self) -> None:
-        del self._model
+        del self._engine
+        self._model = None
         self._free()
-
-
-def _trailing(ids: Sequence[int], token: int) -> int:
-    count = 0
-    while count < len(ids) and ids[-1 - count] == token:
-        count += 1
-    return count
 
 
 def _refused(request: Request, code: str, message: str) -> Output:

@@ -9,5 +9,7 @@ urlpatterns = [
     path("add/", views.add, name="model-add"),
     path("connections/", views.connections, name="connections"),
     path("connections/<int:pk>/", views.connection, name="connection"),
+    path("connections/<int:pk>/models/", views.offered, name="offered"),
+    path("<path:slug>/check/", views.check, name="model-check"),
     path("<path:slug>/", views.model, name="model"),
 ]

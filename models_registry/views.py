@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from lumigator.access import record, require, role_of, team_of
 from lumigator.models import Role
-from models_registry import adding, checking, choosing, connecting, forms
+from models_registry import adding, choosing, connecting, curating, forms, trying
 from models_registry.models import Connection, ModelEntry
 from models_registry.providers import ProviderError
 
@@ -31,6 +31,9 @@ GROUPS = {
 }
 
 
+VERBS = (("enable", "Enable", "enabled"), ("retire", "Retire", "retired"), ("draft", "Make it a draft", "draft"))
+
+
 @dataclass(frozen=True)
 class Row:
     entry: ModelEntry
@@ -43,6 +46,23 @@ class Row:
     @property
     def group(self) -> str:
         return "baseline" if self.entry.is_baseline else self.entry.privacy
+
+    @property
+    def life(self) -> curating.State:
+        return curating.look(self.entry)
+
+    def value(self, key: str) -> Any:
+        """What the table is sorted by; None is not known, and comes last."""
+        entry = self.entry
+        price = 0 if entry.is_free else entry.price_in
+        return {
+            "slug": entry.slug.lower(),
+            "window": entry.window,
+            "parameters": entry.parameters,
+            "size": entry.size_bytes,
+            "price": price,
+            "here": (not self.ready.can_run, self.ready.label),
+        }[key]
 
 
 @dataclass
@@ -75,13 +95,10 @@ def models(request: HttpRequest) -> HttpResponse:
     rows = [Row(entry, each) for entry, each in zip(shown, ready, strict=True)]
     if wanted := chosen.get("can_run"):
         rows = [row for row in rows if row.ready.can_run == (wanted == "yes")]
-    groups = {name: Group(label) for name, label in GROUPS.items()}
-    for row in rows:
-        groups[row.group].rows.append(row)
     context = {
-        "groups": [group for group in groups.values() if group.rows],
+        "groups": _grouped(rows, chosen.get("sort") or ""),
         "filters": filters,
-        "is_filtered": any(chosen.values()) or not filters.is_valid(),
+        "is_filtered": any(value for name, value in chosen.items() if name != "sort") or not filters.is_valid(),
         "n_shown": len(rows),
         "n_ready": sum(row.ready.can_run for row in rows),
         "is_cut": len(entries) > MOST,
@@ -90,12 +107,32 @@ def models(request: HttpRequest) -> HttpResponse:
     return render(request, "registry/models.html", context, status=200 if filters.is_valid() else 400)
 
 
+def _grouped(rows: list[Row], sort: str) -> list[Group]:
+    """By where documents go; or, sorted, all as one group without a label."""
+    if sort:
+        key = sort.removeprefix("-")
+        known = [row for row in rows if row.value(key) is not None]
+        known.sort(key=lambda row: row.value(key), reverse=sort.startswith("-"))
+        rows = known + [row for row in rows if row.value(key) is None]
+        return [Group("", rows)] if rows else []
+    groups = {name: Group(label) for name, label in GROUPS.items()}
+    for row in rows:
+        groups[row.group].rows.append(row)
+    return [group for group in groups.values() if group.rows]
+
+
 def _chosen(rows: QuerySet[ModelEntry], chosen: dict[str, Any]) -> QuerySet[ModelEntry]:
     """The rows that the (validated) filters ask for."""
     if words := chosen.get("q"):
         rows = rows.filter(Q(slug__icontains=words) | Q(name__icontains=words) | Q(about__icontains=words))
     if task := chosen.get("task"):
         rows = rows.filter(tasks__contains=[task])
+    if scheme := chosen.get("provider"):
+        rows = rows.filter(uri__startswith=f"{scheme}://")
+    if kind := chosen.get("kind"):
+        rows = rows.filter(architecture=kind)
+    if state := chosen.get("state"):
+        rows = rows.filter(state=state)
     if where := chosen.get("where"):
         rows = rows.filter(is_baseline=True) if where == "baseline" else rows.filter(is_baseline=False, privacy=where)
     return rows
@@ -114,24 +151,50 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         raise PermissionDenied("Changing and checking models needs the role editor in your team.")
     action = request.POST.get("action", "")
     if action == "check":
-        found = checking.check(entry)
-        record(request, "model.check", entry, can_run=found.can_run)
-        return _model_page(request, entry, forms.ChangeModel.of(entry), found)
-    if action in ("enable", "disable"):
-        adding.change(entry, enabled=action == "enable")
-        record(request, "model.change", entry, fields=["enabled"])
-        messages.success(request, f"{entry.name} is {action}d.")
+        asked = trying.ask(entry, by=request.user.get_username())
+        record(request, "model.check", entry, check=asked.pk, state=asked.state)
         return redirect("model", entry.slug)
+    if action in curating.VERBS:
+        return _move_model(request, entry, curating.VERBS[action])
     if action == "delete":
         return _delete_model(request, entry)
     return _change_model(request, entry)
+
+
+def _move_model(request: HttpRequest, entry: ModelEntry, to: str) -> HttpResponse:
+    note = request.POST.get("note", "").replace("\0", "")
+    try:
+        step = curating.move(entry, to, actor=request.user.get_username(), note=note)
+    except curating.NotPossible as exc:
+        messages.error(request, f"{exc}.")
+        return redirect("model", entry.slug)
+    if step is not None:
+        record(request, "model.state", entry, before=step.before, after=step.after)
+    messages.success(request, f"{entry.name} is {curating.look(entry).label.lower()}.")
+    return redirect("model", entry.slug)
+
+
+@require(Role.VIEWER)
+@require_GET
+def check(request: HttpRequest, slug: str) -> HttpResponse:
+    """The latest check, for the page that waits for it to end."""
+    if "\0" in slug:
+        raise Http404
+    entry = get_object_or_404(_mine(request), slug=slug)
+    if not request.headers.get("HX-Request"):
+        return redirect("model", entry.slug)
+    latest = entry.checks.first()
+    answer = render(request, "registry/_check.html", {"entry": entry, "check": latest})
+    if latest is not None and not latest.is_open:
+        answer["HX-Refresh"] = "true"  # the state and the facts beside it may have changed, too
+    return answer
 
 
 def _change_model(request: HttpRequest, entry: ModelEntry) -> HttpResponse:
     form = forms.ChangeModel(request.POST)
     if form.is_valid():
         try:
-            adding.change(entry, **form.facts())
+            adding.change(entry, by=request.user.get_username(), **form.facts())
         except adding.Refused as refused:
             entry.refresh_from_db()
             forms.show_problems(form, refused)
@@ -144,7 +207,7 @@ def _change_model(request: HttpRequest, entry: ModelEntry) -> HttpResponse:
 
 def _delete_model(request: HttpRequest, entry: ModelEntry) -> HttpResponse:
     if entry.from_catalogue:
-        messages.error(request, "This model ships with Lumigator: disable it instead.")
+        messages.error(request, "This model ships with Lumigator: retire it instead.")
         return redirect("model", entry.slug)
     record(request, "model.delete", entry, uri=entry.uri)
     entry.delete()
@@ -156,7 +219,6 @@ def _model_page(
     request: HttpRequest,
     entry: ModelEntry,
     form: forms.ChangeModel,
-    check: checking.Check | None = None,
     status: int = 200,
 ) -> HttpResponse:
     candidates = entry.candidates.select_related("experiment").order_by("-experiment_id", "position")[:50]
@@ -166,7 +228,10 @@ def _model_page(
         "reads_prompt": _reads_prompt(entry),
         "candidates": candidates,
         "form": form,
-        "check": check,
+        "check": entry.checks.first(),
+        "checks": entry.checks.all()[:10],
+        "changes": entry.changes.all()[:20],
+        "verbs": VERBS,
     }
     return render(request, "registry/model.html", context, status=status)
 
@@ -184,14 +249,18 @@ def add(request: HttpRequest) -> HttpResponse:
     form = forms.AddModel(request.POST or None, initial={"uri": request.GET.get("uri", "")[:400]})
     if request.method == "POST" and form.is_valid():
         try:
-            entry = adding.add(team_of(request), **form.facts())
+            entry = adding.add(team_of(request), by=request.user.get_username(), **form.facts())
         except adding.Refused as refused:
             forms.show_problems(form, refused)
         else:
             record(request, "model.add", entry, uri=entry.uri)
-            messages.success(request, f"{entry.name} is in the registry. Check whether it could run.")
+            messages.success(request, f"{entry.name} is in the registry, as a draft. Check it or enable it.")
             return redirect("model", entry.slug)
-    context = {"form": form, "schemes": forms.schemes_help(forms.roots_for_help())}
+    context = {
+        "form": form,
+        "schemes": forms.schemes_help(forms.roots_for_help()),
+        "connections": _connections_of(request).filter(enabled=True).order_by("provider", "name")[:50],
+    }
     return render(request, "registry/add.html", context, status=422 if form.is_bound else 200)
 
 
@@ -241,6 +310,38 @@ def connection(request: HttpRequest, pk: int) -> HttpResponse:
             return redirect("connections")
     context = {"connection": mine, "form": form}
     return render(request, "registry/connection.html", context, status=422 if form.is_bound else 200)
+
+
+@require(Role.EDITOR)
+@require_http_methods(["GET", "POST"])
+def offered(request: HttpRequest, pk: int) -> HttpResponse:
+    """What the service behind a connection offers, each to be added with one click."""
+    mine = get_object_or_404(_connections_of(request), pk=pk)
+    if request.method == "POST":
+        return _add_offered(request, mine)
+    found, problem = [], ""
+    try:
+        found = connecting.offered(mine)
+    except ProviderError as exc:
+        problem = str(exc)
+    return render(request, "registry/offered.html", {"connection": mine, "offered": found, "problem": problem})
+
+
+def _add_offered(request: HttpRequest, connection: Connection) -> HttpResponse:
+    uri = request.POST.get("uri", "")[:400]
+    begins = connecting.address_of(connection, "")
+    if not uri.startswith(begins):
+        messages.error(request, f"Models of this connection begin with {begins}: take one of the list.")
+        return redirect("offered", connection.pk)
+    try:
+        entry = adding.add(team_of(request), uri=uri, by=request.user.get_username())
+    except adding.Refused as refused:
+        for sentences in refused.errors.values():
+            messages.error(request, " ".join(sentences))
+        return redirect("offered", connection.pk)
+    record(request, "model.add", entry, uri=entry.uri)
+    messages.success(request, f"{entry.name} is in the registry, as a draft. Check it or enable it.")
+    return redirect("offered", connection.pk)
 
 
 def _store(connection: Connection, key: str | None, form: forms.ConnectionFields) -> bool | None:

@@ -10,6 +10,7 @@ from django.contrib.auth.models import Permission
 from django.urls import get_resolver
 
 from datasets_app.models import Dataset
+from evaluations import annotating
 from evaluations.tests.engine import make_dataset, make_experiment, run
 from lumigator.models import ApiToken, AuditEvent, Role
 from lumigator.tests.test_access import _routes
@@ -34,9 +35,12 @@ def atlases(atlas):
         privacy="private", price_in=1, price_out=1,
     )  # fmt: skip
     ended = run(make_experiment(dataset, "baseline://lead-1", "baseline://lead-2"))
+    drafted = annotating.create(team=atlas, user=None, data={"dataset": dataset, "model": "baseline://lead-1"})
+    run(drafted.experiment)
     return {
         "dataset": dataset, "connection": connection, "model": model, "ended": ended,
         "draft": make_experiment(dataset, "baseline://lead-1"), "candidate": ended.candidates.first(),
+        "drafts": drafted,
     }  # fmt: skip
 
 
@@ -55,14 +59,19 @@ def addresses(things):
     verbs = ["start/", "pause/", "resume/", "cancel/"]
     rests = ["", "plan/", *verbs, "progress/", "candidates/", "comparison/", "examples/", "examples/0/", "export/"]
     return [
-        *(f"{API}datasets/{data}/{rest}" for rest in ("", "examples/", "profile/", "download/")),
+        *(f"{API}datasets/{data}/{rest}" for rest in ("", "examples/", "profile/", "problems/", "download/")),
         *(f"{API}models/{things['model'].slug}/{rest}" for rest in ("", "check/")),
-        f"{API}connections/{things['connection'].pk}/",
+        *(f"{API}connections/{things['connection'].pk}/{rest}" for rest in ("", "models/")),
         *(here + rest for here in experiments for rest in rests),
-        *(f"/datasets/{data}/{rest}" for rest in ("", "delete/", "examples/", "examples/0/")),
-        f"/models/{things['model'].slug}/", f"/models/connections/{things['connection'].pk}/",
+        *(f"/datasets/{data}/{rest}" for rest in ("", "delete/", "progress/", "problems.csv", "examples/", "examples/0/")),
+        *(f"/models/{things['model'].slug}/{rest}" for rest in ("", "check/")),
+        *(f"/models/connections/{things['connection'].pk}/{rest}" for rest in ("", "models/")),
         *(here + rest for here in pages for rest in
           ("", *verbs, "progress/", "comparison/", "examples/", "examples/0/")),
+        *(f"{API}ground-truth/{things['drafts'].pk}/{rest}" for rest in
+          ("", "plan/", *verbs, "items/", "items/0/", "assign/", "accept-all/", "publish/")),
+        *(f"/ground-truth/{things['drafts'].pk}/{rest}" for rest in
+          ("", *verbs, "progress/", "delete/", "assign/", "accept-all/", "publish/", "review/", "items/", "items/0/")),
     ]  # fmt: skip
 
 
@@ -104,9 +113,18 @@ def test_no_address_of_another_teams_thing_answers_or_changes_it(by_token, atlas
 
 def test_lists_hold_nothing_of_another_team(atlases, charlie, as_user):
     client = as_user(charlie, api=True)
-    for name in ("datasets", "models", "connections", "experiments"):
+    for name in ("datasets", "models", "connections", "experiments", "ground-truth"):
         assert client.get(f"{API}{name}/").json()["results"] == [], name
-    for page in ("/", "/datasets/", "/models/", "/models/connections/", "/experiments/", "/experiments/new/"):
+    for page in (
+        "/",
+        "/datasets/",
+        "/models/",
+        "/models/connections/",
+        "/experiments/",
+        "/experiments/new/",
+        "/ground-truth/",
+        "/ground-truth/new/",
+    ):
         content = client.get(page, headers={"accept": "text/html"}).content
         assert not any(word in content for word in (b"Trial", b"atlas/own", b"secret-host")), page
 
@@ -124,6 +142,8 @@ def fields(things):
         *((into, {"model": name}) for name in names(theirs)),
         *((experiments, {**ask, name: theirs[thing].pk}) for name, thing in
           (("team", "dataset"), ("parent", "dataset"), ("connection", "connection"), ("candidate", "candidate"))),
+        (f"{API}ground-truth/", {"dataset": theirs["dataset"].pk, "model": "baseline://lead-2"}),
+        *((f"{API}ground-truth/", {"dataset": mine["dataset"].pk, "model": name}) for name in names(theirs)),
         (into, {"model": "baseline://lead-2", "connection": theirs["connection"].pk}),
         (into, {"model": "baseline://lead-2", "experiment": theirs["draft"].pk}),
         (f"{API}models/", {"uri": "openai://x", "team": theirs["dataset"].team_id}),

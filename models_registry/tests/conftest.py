@@ -12,6 +12,7 @@ from models_registry import testing
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "bart": testing.tiny_bart,
     "t5": testing.tiny_t5,
+    "pegasus": testing.tiny_pegasus,
     "led": testing.tiny_led,
     "llama": testing.tiny_llama,
     "gpt2": testing.tiny_gpt2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from models_registry import catalogue, choosing
@@ -45,8 +47,19 @@ def test_a_price_is_whole_and_says_where_it_stands_and_of_when(shipped) -> None:
         assert shipped.privacy == "external"
         assert float(shipped.price.into) > 0
         assert float(shipped.price.out) > 0
-        assert shipped.price.source[-10:-6].isdigit()
+        assert shipped.price.source
+        assert date(2023, 1, 1) < date.fromisoformat(shipped.price.date) <= date.today()
     assert shipped.price is None or not shipped.slug.endswith("-latest"), "the price of a name that moves is not known"
+
+
+@pytest.mark.parametrize("shipped", [each for each in CATALOGUE if not each.is_baseline], ids=lambda each: each.slug)
+def test_a_model_says_how_much_it_reads_and_weights_how_large_they_are(shipped) -> None:
+    assert shipped.window
+    if shipped.uri.startswith("hf://"):
+        assert shipped.parameters
+        assert shipped.size_bytes
+        assert 1.9 < shipped.size_bytes / shipped.parameters < 4.1, "16 or 32 bits each"
+    assert shipped.generation["max_new_tokens"] < shipped.window
 
 
 def test_the_baselines_that_experiments_add_are_shipped_as_baselines() -> None:
@@ -78,7 +91,7 @@ def test_a_team_gets_everything_once(atlas, basalt) -> None:
 
 def test_what_the_team_changed_stays(atlas) -> None:
     seed(atlas)
-    atlas.models.filter(slug="facebook/bart-large-cnn").update(enabled=False, generation={"num_beams": 1})
+    atlas.models.filter(slug="facebook/bart-large-cnn").update(state="retired", generation={"num_beams": 1})
     atlas.models.filter(slug="openai/gpt-4o-mini").update(slug="mini", price_in=9)
     assert seed(atlas) == 0
     bart = atlas.models.get(slug="facebook/bart-large-cnn")

@@ -111,9 +111,9 @@ def test_what_is_no_model_is_refused_in_words(atlas, text: str) -> None:
         choosing.resolve(atlas, text)
 
 
-def test_a_disabled_model_is_refused_unless_another_of_the_address_is_enabled(seeded) -> None:
-    seeded.models.filter(slug="openai/gpt-4o-mini").update(enabled=False)
-    with pytest.raises(ProviderError, match="disabled"):
+def test_a_retired_model_is_refused_unless_another_of_the_address_is_enabled(seeded) -> None:
+    seeded.models.filter(slug="openai/gpt-4o-mini").update(state="retired")
+    with pytest.raises(ProviderError, match="is retired"):
         choosing.resolve(seeded, "openai/gpt-4o-mini")
     entry_for(seeded, "openai://gpt-4o-mini", slug="ours")
     assert choosing.resolve(seeded, "openai://gpt-4o-mini").slug == "ours"
@@ -309,16 +309,16 @@ def test_a_local_model_whose_folder_is_gone_says_so(atlas, root: Path) -> None:
     assert "no such folder" in choosing.why_not(entry)
 
 
-def test_a_disabled_model_says_so(seeded) -> None:
-    seeded.models.filter(slug="baseline/lead-3").update(enabled=False)
-    assert "disabled" in choosing.why_not(seeded.models.get(slug="baseline/lead-3"))
+def test_a_retired_model_says_so(seeded) -> None:
+    seeded.models.filter(slug="baseline/lead-3").update(state="retired")
+    assert "retired" in choosing.why_not(seeded.models.get(slug="baseline/lead-3"))
 
 
-def test_a_whole_registry_is_judged_with_two_queries(seeded, root: Path, django_assert_num_queries) -> None:
+def test_a_whole_registry_is_judged_with_three_queries(seeded, root: Path, django_assert_num_queries) -> None:
     for number in range(5):
         (root / f"m{number}").mkdir()
         entry_for(seeded, f"file://lab/m{number}")
     entries = list(seeded.models.all())
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(3):
         found = choosing.readiness_of_all(seeded, entries)
     assert [each.can_run for each in found] == [choosing.why_not(entry) == "" for entry in entries]

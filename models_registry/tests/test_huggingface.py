@@ -11,7 +11,7 @@ import pytest
 from models_registry.providers import Access, ProviderError, Request, serving
 from models_registry.testing import text, tiny_bart, tiny_t5
 
-SEQ2SEQ = ["bart", "t5", "led"]
+SEQ2SEQ = ["bart", "t5", "pegasus", "led"]
 CAUSAL = ["llama", "gpt2"]
 hf = serving("hf")
 
@@ -42,7 +42,7 @@ def test_a_batch_gives_the_text_of_each_document_alone(tiny, name):
     assert len({output.text for output in alone.values()}) > 1, "a model that ignores its input proves nothing"
 
 
-@pytest.mark.parametrize("name", ["bart", "t5"])
+@pytest.mark.parametrize("name", SEQ2SEQ)
 def test_a_batch_with_beams_gives_the_text_of_each_document_alone(tiny, name):
     session = open_session(tiny(name), generation={"max_new_tokens": 8, "num_beams": 3, "length_penalty": 2.0})
     requests = requests_of([5, 20, 11])
@@ -131,6 +131,15 @@ def test_seq2seq_reads_the_bare_document_behind_its_prefix(tiny):
     assert read(options={"reads_prompt": True}) == "please : the river"
 
 
+def test_a_prefix_of_the_whole_configuration_counts_where_the_task_has_none(tmp_path):
+    folder = tiny_bart(tmp_path)
+    change(folder, "config.json", prefix="summary : ")
+    session = open_session(folder)
+    read = session._tokenizer.decode(session._prepare(Request(1, "the river")).ids, skip_special_tokens=True)
+    assert read == "summary : the river"
+    assert session.describe()["prefix"] == "summary : "
+
+
 def test_led_gives_its_first_token_global_attention(tiny):
     session = open_session(tiny("led"))
     seen = {}
@@ -154,7 +163,7 @@ def test_a_text_that_reaches_its_limit_says_so(tiny):
 def test_an_end_token_is_a_stop_but_a_forced_one_is_the_limit(tiny):
     session = open_session(tiny("bart"))
     assert session._finish([9, 8, 2]) == "stop"
-    session._model.generation_config.forced_eos_token_id = 2
+    session._generation_config.forced_eos_token_id = 2
     assert session._finish([9] * 9 + [2]) == "length"
     assert session._finish([9] * 8 + [2]) == "stop"
 
@@ -277,6 +286,67 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(tiny):
         key: output.text for key, output in expected.items()
     }
     assert session.describe()["token_budget"] < 4096
+
+
+def test_one_failure_of_the_allocator_costs_no_row_and_changes_no_text(tiny):
+    """The device says once, in the middle of its work, that there is no memory: the halves go through."""
+    import torch
+
+    session = open_session(tiny("pegasus"), engine="transformers")
+    requests = requests_of([12, 50, 31, 7, 44])
+    expected = {key: output.text for key, output in run(session, requests).items()}
+    stock, widths = session._model.generate, []
+
+    def once(**inputs):
+        widths.append(len(inputs["input_ids"]))
+        if len(widths) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return stock(**inputs)
+
+    session._model.generate = once
+    assert {key: output.text for key, output in run(session, requests).items()} == expected
+    assert widths == [5, 2, 3]
+
+
+def test_memory_for_one_document_at_a_time_is_enough(tiny):
+    import torch
+
+    session = open_session(tiny("t5"))
+    requests = requests_of([12, 50, 31, 7, 44])
+    expected = {key: output.text for key, output in run(session, requests).items()}
+    stock = session._model.generate
+
+    def narrow(**inputs):
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError
+        return stock(**inputs)
+
+    session._model.generate = narrow
+    assert {key: output.text for key, output in run(session, requests).items()} == expected
+
+
+@pytest.mark.parametrize("name", SEQ2SEQ + CAUSAL)
+def test_what_a_request_counts_is_what_it_needs(tiny, name):
+    session = open_session(tiny(name))
+    [request] = requests_of([300])
+    output = run(session, [request])[0]
+    assert session.count(request) == output.input_tokens
+    assert session.limit >= output.input_tokens_read
+
+
+def test_beams_are_folded_and_the_record_says_so(tiny):
+    generation = {"max_new_tokens": 8, "num_beams": 3}
+    for name in SEQ2SEQ:
+        facts = open_session(tiny(name), generation=generation).describe()
+        assert facts["beam_search"] == "one cross-attention cache per document"
+    assert open_session(tiny("bart")).describe()["beam_search"] == ""
+
+
+def test_the_record_names_engine_and_precision(tiny):
+    facts = open_session(tiny("t5"), dtype="bfloat16").describe()
+    assert (facts["engine"], facts["dtype"], facts["engine_note"]) == ("transformers", "bfloat16", "bfloat16 asked for")
+    facts = open_session(tiny("t5"), options={"engine": "transformers"}).describe()
+    assert (facts["engine"], facts["dtype"], facts["engine_note"]) == ("transformers", "float32", "asked for")
 
 
 # Folders that are refused

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models_registry.packing import Budget, pack, run_packed
+from models_registry.packing import Budget, pack, padding_of, run_packed
 from models_registry.providers import Output
 
 
@@ -69,3 +69,19 @@ def test_what_memory_taught_is_kept():
     assert tried[:3] == [8, 4, 2]
     assert set(tried[2:]) == {2}
     assert budget.tokens == 20
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(1, 300), max_size=40), st.floats(0, 1))
+def test_no_batch_is_emptier_than_its_budget_allows(lengths, padding):
+    batches = pack(rows_of(lengths), Budget(2000, padding=padding))
+    assert sorted(row.key for batch in batches for row in batch) == list(range(len(lengths)))
+    assert all(padding_of([batch]) <= padding + 1e-9 for batch in batches)
+
+
+def test_a_tenth_of_padding_still_makes_wide_batches_of_mixed_documents():
+    lengths = [100 + 800 * step // 63 for step in range(64)]
+    loose, tight = (pack(rows_of(lengths), Budget(4096, padding=padding)) for padding in (1.0, 0.10))
+    assert padding_of(tight) < padding_of(loose) < 0.25
+    assert padding_of(tight) <= 0.10
+    assert len(tight) <= 1.5 * len(loose)

@@ -13,7 +13,7 @@ from django.db import connection as database
 from django.test.utils import CaptureQueriesContext
 
 from lumigator.models import AuditEvent
-from models_registry import adding
+from models_registry import adding, checking
 from models_registry.catalogue import CATALOGUE, seed
 from models_registry.models import Connection, ModelEntry
 
@@ -95,7 +95,7 @@ def test_a_longer_list_takes_no_more_queries(viewer, seeded) -> None:
     ],
 )
 def test_filters_choose(viewer, seeded, query: str, expected: int) -> None:
-    seeded.models.filter(slug="openai/gpt-4-turbo").update(enabled=False)
+    seeded.models.filter(slug="openai/gpt-4-turbo").update(state="retired")
     assert len(viewer.get(f"{MODELS}?{query}").json()["results"]) == expected
 
 
@@ -155,7 +155,7 @@ def test_an_editor_adds_a_model_by_its_address(editor, seeded) -> None:
 
 
 def test_a_local_folder_is_added_below_a_root_and_its_architecture_is_read(editor, root: Path) -> None:
-    body = editor.post(MODELS, {"uri": "file://lab/bart"}).json()
+    body = editor.post(MODELS, {"uri": "file://lab/bart", "enabled": True}).json()
     assert (body["slug"], body["architecture"], body["can_run"]) == ("local/bart", "seq2seq", True)
 
 
@@ -223,7 +223,7 @@ def test_an_editor_changes_what_the_registry_says(editor, seeded) -> None:
     address = f"{MODELS}openai/gpt-4o-mini/"
     body = editor.patch(address, {"price_in": 0.2, "price_source": "our contract, 2026-01", "enabled": False}).json()
     assert (body["price_in"], body["price_out"], body["enabled"], body["can_run"]) == (0.2, 0.6, False, False)
-    assert AuditEvent.objects.get(action="model.change").detail == {"fields": ["enabled", "price_in", "price_source"]}
+    assert AuditEvent.objects.get(action="model.change").detail == {"fields": ["price_in", "price_source", "state"]}
 
 
 def test_parameters_that_the_model_does_not_know_are_refused_and_nothing_changes(editor, seeded) -> None:
@@ -248,7 +248,7 @@ def test_what_was_added_can_be_deleted_and_what_ships_is_disabled_instead(editor
     editor.post(MODELS, {"uri": "openai://gpt-x"})
     assert editor.delete(f"{MODELS}openai/gpt-x/").status_code == 204
     answer = editor.delete(f"{MODELS}facebook/bart-large-cnn/")
-    assert (answer.status_code, "disable" in answer.json()["detail"]) == (409, True)
+    assert (answer.status_code, "retire" in answer.json()["detail"]) == (409, True)
 
 
 @pytest.mark.parametrize("method", ["post", "patch", "delete"])
@@ -258,50 +258,52 @@ def test_a_viewer_only_reads(viewer, method: str) -> None:
     assert viewer.post(f"{MODELS}facebook/bart-large-cnn/check/").status_code == 403
 
 
-# Checking
+# Looking
 
 
-def check(client, slug: str) -> dict:
-    answer = client.post(f"{MODELS}{slug}/check/")
-    assert answer.status_code == 200, answer.json()
-    return answer.json()
+def look(team, slug: str) -> checking.Check:
+    return checking.look(team.models.get(slug=slug))
 
 
-def test_a_baseline_has_nothing_in_its_way(editor) -> None:
-    found = check(editor, "baseline/lead-3")
-    assert (found["can_run"], found["problems"]) == (True, [])
+def told(found: checking.Check) -> str:
+    return json.dumps([found.problems, found.notes])
 
 
-def test_a_local_folder_is_looked_into(editor, root: Path) -> None:
+def test_a_baseline_has_nothing_in_its_way(seeded) -> None:
+    found = look(seeded, "baseline/lead-3")
+    assert (found.can_run, found.problems) == (True, [])
+
+
+def test_a_local_folder_is_looked_into(editor, seeded, root: Path) -> None:
     editor.post(MODELS, {"uri": "file://lab/bart"})
-    found = check(editor, "local/bart")
-    assert found["can_run"], found
-    assert any("1,024 tokens" in words for words in found["notes"])
-    assert str(root) not in json.dumps(found)
+    found = look(seeded, "local/bart")
+    assert found.can_run, found
+    assert any("1,024 tokens" in words for words in found.notes)
+    assert str(root) not in told(found)
     (root / "bart" / "model.safetensors").rename(root / "bart" / "pytorch_model.bin")
-    assert "pickled" in check(editor, "local/bart")["problems"][0]
+    assert "pickled" in look(seeded, "local/bart").problems[0]
 
 
-def test_a_network_model_is_told_where_documents_go_and_what_is_missing(editor, seeded) -> None:
-    assert "no connection" in check(editor, "mistral/ministral-8b-latest")["problems"][0]
+def test_a_network_model_is_told_where_documents_go_and_what_is_missing(seeded) -> None:
+    assert "no connection" in look(seeded, "mistral/ministral-8b-latest").problems[0]
     connection = Connection(team=seeded, provider="mistral", name="main", base_url="https://eu.example.org")
     connection.set_key("mistral-key-0123456789")
     connection.save()
-    found = check(editor, "mistral/ministral-8b-latest")
-    assert found["can_run"]
-    assert "eu.example.org" in found["notes"][0]
-    assert "no price" in found["notes"][1]
-    assert "mistral-key" not in json.dumps(found)
+    found = look(seeded, "mistral/ministral-8b-latest")
+    assert found.can_run
+    assert "eu.example.org" in found.notes[0]
+    assert "no price" in found.notes[1]
+    assert "mistral-key" not in told(found)
 
 
-def test_a_key_that_no_current_encryption_key_opens_is_a_problem(editor, seeded, settings) -> None:
+def test_a_key_that_no_current_encryption_key_opens_is_a_problem(seeded, settings) -> None:
     from cryptography.fernet import Fernet
 
     connection = Connection(team=seeded, provider="openai", name="main")
     connection.set_key("sk-0123456789abcdef")
     connection.save()
     settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
-    assert "LUMIGATOR_ENCRYPTION_KEYS" in check(editor, "openai/gpt-4o-mini")["problems"][0]
+    assert "LUMIGATOR_ENCRYPTION_KEYS" in look(seeded, "openai/gpt-4o-mini").problems[0]
 
 
 class FakeHub(BaseHTTPRequestHandler):
@@ -340,22 +342,22 @@ BART = "/api/models/facebook/bart-large-cnn"
 WHOLE = {"sha": "a" * 40, "siblings": [{"rfilename": "config.json"}, {"rfilename": "model.safetensors"}]}
 
 
-def test_a_hub_model_is_asked_for_at_the_hub(editor, hub) -> None:
+def test_a_hub_model_is_asked_for_at_the_hub(seeded, hub) -> None:
     hub.answers = {BART: (200, WHOLE)}
-    found = check(editor, "facebook/bart-large-cnn")
-    assert found["can_run"], found
-    assert "a" * 40 in found["notes"][0]
+    found = look(seeded, "facebook/bart-large-cnn")
+    assert found.can_run, found
+    assert "a" * 40 in found.notes[0]
     assert hub.seen == [(BART, None)]
 
 
-def test_a_revision_and_a_token_are_sent_along(editor, hub, seeded, monkeypatch) -> None:
+def test_a_revision_and_a_token_are_sent_along(seeded, hub, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     seeded.models.filter(slug="facebook/bart-large-cnn").update(revision="b" * 40)
     hub.answers = {f"{BART}/revision/{'b' * 40}": (200, {**WHOLE, "gated": "manual"})}
-    found = check(editor, "facebook/bart-large-cnn")
-    assert found["can_run"]
+    found = look(seeded, "facebook/bart-large-cnn")
+    assert found.can_run
     assert hub.seen == [(f"{BART}/revision/{'b' * 40}", "Bearer hf_secret")]
-    assert "hf_secret" not in json.dumps(found)
+    assert "hf_secret" not in told(found)
 
 
 @pytest.mark.parametrize(
@@ -371,29 +373,29 @@ def test_a_revision_and_a_token_are_sent_along(editor, hub, seeded, monkeypatch)
         ((200, {"sha": None, "siblings": [1, None]}), "safetensors"),
     ],
 )
-def test_whatever_the_hub_answers_is_put_into_words(editor, hub, answer: tuple[int, object], words: str) -> None:
+def test_whatever_the_hub_answers_is_put_into_words(seeded, hub, answer: tuple[int, object], words: str) -> None:
     hub.answers = {BART: answer}
-    found = check(editor, "facebook/bart-large-cnn")
-    assert not found["can_run"]
-    assert words in found["problems"][0]
-    assert "secret body" not in json.dumps(found)
+    found = look(seeded, "facebook/bart-large-cnn")
+    assert not found.can_run
+    assert words in found.problems[0]
+    assert "secret body" not in told(found)
 
 
-def test_a_hub_that_may_not_be_asked_is_a_problem_with_its_cure(editor, hub, settings) -> None:
+def test_a_hub_that_may_not_be_asked_is_a_problem_with_its_cure(seeded, hub, settings) -> None:
     settings.EGRESS_ALLOW = []
-    assert "LUMIGATOR_EGRESS_ALLOW" in check(editor, "facebook/bart-large-cnn")["problems"][0]
+    assert "LUMIGATOR_EGRESS_ALLOW" in look(seeded, "facebook/bart-large-cnn").problems[0]
     assert hub.seen == []
 
 
-def test_a_hub_that_does_not_answer_is_a_problem_with_its_cure(editor, hub, settings, monkeypatch) -> None:
+def test_a_hub_that_does_not_answer_is_a_problem_with_its_cure(seeded, hub, settings, monkeypatch) -> None:
     settings.EGRESS_ALLOW = ["127.0.0.1:1"]
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    assert "could not be reached" in check(editor, "facebook/bart-large-cnn")["problems"][0]
+    assert "could not be reached" in look(seeded, "facebook/bart-large-cnn").problems[0]
 
 
-def test_without_the_network_nothing_is_asked(editor, hub, monkeypatch) -> None:
+def test_without_the_network_nothing_is_asked(seeded, hub, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "HF_HUB_OFFLINE" in check(editor, "facebook/bart-large-cnn")["problems"][0]
+    assert "HF_HUB_OFFLINE" in look(seeded, "facebook/bart-large-cnn").problems[0]
     assert hub.seen == []
 
 

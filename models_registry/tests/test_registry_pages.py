@@ -164,14 +164,16 @@ def test_the_page_lists_the_experiments_that_used_it(viewer, seeded) -> None:
 def test_a_viewer_is_offered_no_changes_and_may_make_none(viewer, seeded) -> None:
     address = "/models/facebook/bart-large-cnn/"
     assert 'name="action"' not in text(viewer.get(address))
-    for action in ("check", "disable", "delete", "save"):
+    for action in ("check", "retire", "delete", "save"):
         assert viewer.post(address, {"action": action, "name": "x"}).status_code == 403
     assert seeded.models.get(slug="facebook/bart-large-cnn").enabled
 
 
-def test_an_editor_disables_and_enables(editor, seeded) -> None:
+def test_an_editor_retires_and_enables_and_both_are_kept(editor, seeded) -> None:
     address = "/models/facebook/bart-large-cnn/"
-    assert "is disabled" in text(editor.post(address, {"action": "disable"}, follow=True))
+    html = text(editor.post(address, {"action": "retire", "note": "Too slow for us."}, follow=True))
+    assert "is retired" in html
+    assert "Too slow for us." in html
     assert not seeded.models.get(slug="facebook/bart-large-cnn").enabled
     editor.post(address, {"action": "enable"})
     assert seeded.models.get(slug="facebook/bart-large-cnn").enabled
@@ -202,13 +204,6 @@ def test_what_cannot_be_is_said_beside_the_field_and_changes_nothing(editor, see
     assert answer.status_code == 422
     assert words in text(answer)
     assert seeded.models.get(slug="openai/gpt-4o-mini").name == "gpt-4o-mini"
-
-
-def test_a_check_is_shown_on_the_page(editor) -> None:
-    html = text(editor.post("/models/openai/gpt-4o-mini/", {"action": "check"}))
-    assert "It cannot run yet" in html
-    assert "no connection for openai" in html
-    assert "Nothing is in its way" in text(editor.post("/models/baseline/lead-3/", {"action": "check"}))
 
 
 def test_only_what_the_team_added_can_be_deleted(editor, seeded) -> None:
@@ -280,11 +275,11 @@ def test_the_admin_shows_why_a_model_cannot_run(as_user, superuser, seeded) -> N
     assert "there is no connection for openai" in html
 
 
-def test_the_admin_disables_many_at_once_and_records_it(as_user, superuser, seeded) -> None:
+def test_the_admin_retires_many_at_once_and_records_it(as_user, superuser, seeded) -> None:
     from lumigator.models import AuditEvent
 
     chosen = [entry.pk for entry in seeded.models.filter(uri__startswith="openai://")]
-    as_user(superuser).post("/admin/registry/modelentry/", {"action": "disable", "_selected_action": chosen})
+    as_user(superuser).post("/admin/registry/modelentry/", {"action": "retire", "_selected_action": chosen})
     assert seeded.models.filter(enabled=False).count() == len(chosen)
     assert AuditEvent.objects.filter(action="admin.modelentry.change").count() == len(chosen)
 
@@ -343,3 +338,64 @@ def test_a_disabled_connection_counts_as_none(viewer, seeded) -> None:
     made.set_key("sk-0123456789abcdef")
     made.save()
     assert "no connection" in text(viewer.get("/models/openai/gpt-4o-mini/"))
+
+
+# Sorting, states and machines
+
+
+def slugs(html: str, *wanted: str) -> list[str]:
+    """The wanted slugs in the order in which the table shows them."""
+    table = html.partition("<table>")[2].partition("</table>")[0]
+    return sorted(wanted, key=lambda slug: table.index(f'href="/models/{slug}/"'))
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("window", ["google/flan-t5-base", "facebook/bart-large-cnn", "openai/gpt-4.1-mini", "baseline/lead-3"]),
+        ("-window", ["openai/gpt-4.1-mini", "facebook/bart-large-cnn", "google/flan-t5-base", "baseline/lead-3"]),
+        ("-price", ["openai/gpt-4-turbo", "openai/gpt-4o-mini", "baseline/lead-3", "mistral/ministral-8b-latest"]),
+        ("-size", ["google/pegasus-cnn_dailymail", "facebook/bart-large-cnn", "openai/gpt-4o-mini"]),
+        ("slug", ["baseline/lead-3", "Falconsai/text_summarization", "openai/gpt-4o-mini"]),
+        ("here", ["baseline/lead-3", "openai/gpt-4o-mini"]),
+    ],
+)
+def test_the_table_is_sorted_by_a_link_and_what_is_not_known_comes_last(viewer, sort: str, expected: list[str]) -> None:
+    html = text(viewer.get(f"/models/?sort={sort}"))
+    assert slugs(html, *expected) == expected
+    assert "aria-sort" in html
+
+
+def test_an_order_that_does_not_exist_says_so(viewer) -> None:
+    assert viewer.get("/models/?sort=team__name").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("query", "there", "not_there"),
+    [
+        ("provider=mistral", "mistral/ministral-8b-latest", "openai/gpt-4o-mini"),
+        ("kind=seq2seq", "facebook/bart-large-cnn", "openai/gpt-4o-mini"),
+        ("state=retired", "openai/gpt-4-turbo", "openai/gpt-4o-mini"),
+        ("state=retired&sort=-window", "openai/gpt-4-turbo", "openai/gpt-4o-mini"),
+    ],
+)
+def test_provider_kind_and_state_choose_too(viewer, seeded, query: str, there: str, not_there: str) -> None:
+    seeded.models.filter(slug="openai/gpt-4-turbo").update(state="retired")
+    html = text(viewer.get(f"/models/?{query}"))
+    assert f'href="/models/{there}/"' in html
+    assert f'href="/models/{not_there}/"' not in html
+
+
+def test_a_model_that_is_too_big_for_this_machine_says_so_until_a_check_proves_otherwise(
+    viewer, seeded, monkeypatch
+) -> None:
+    from models_registry import sizing
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(sizing, "memory_here", lambda: (4 * 10**9, False))
+    html = text(viewer.get("/models/?where=local&can_run=no"))
+    assert "it needs about 33 GB of memory and this machine has 4 GB" in html
+    assert 'href="/models/facebook/bart-large-cnn/"' not in html
+    entry = seeded.models.get(slug="mistralai/Mistral-7B-Instruct-v0.3")
+    entry.checks.create(queue="gpu", state="done")
+    assert entry.slug not in text(viewer.get("/models/?where=local&can_run=no"))
