@@ -19,7 +19,7 @@ from rest_framework import serializers
 from datasets_app.models import Dataset
 from evaluations import states
 from evaluations.models import Candidate, Experiment
-from models_registry import shortening
+from models_registry import decoding, shortening
 
 LONGEST_PROMPT = 20_000
 NAMED = 20
@@ -58,6 +58,10 @@ class ModelWishSerializer(Strict):
         max_length=LONGEST_PROMPT, required=False, trim_whitespace=False, help_text="Holds {document} once."
     )
     generation = serializers.DictField(required=False, help_text="Generation parameters; they are really applied.")
+    engine = serializers.ChoiceField(choices=list(decoding.ENGINES), required=False, help_text="For models run here.")
+    dtype = serializers.ChoiceField(
+        choices=list(decoding.DTYPES), required=False, help_text="Precision; another one is another candidate."
+    )
     language = serializers.CharField(max_length=40, required=False, help_text="For {language} in the prompt.")
     long_documents = serializers.ChoiceField(
         choices=list(shortening.STRATEGIES), required=False,

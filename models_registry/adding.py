@@ -43,6 +43,8 @@ OPTIONS: dict[str, tuple[type, str]] = {
     "reads_prompt": (bool, "true or false"),
     "max_tokens_parameter": (str, "the name under which the server wants its token limit"),
     "system": (str, "a text"),
+    "engine": (str, "auto, transformers or ctranslate2"),
+    "dtype": (str, "auto, float32, bfloat16, float16 or int8"),
 }
 """What an editor may set in `options`; providers know more, for tests and for tuning by administrators."""
 

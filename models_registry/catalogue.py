@@ -325,6 +325,36 @@ CATALOGUE: tuple[Shipped, ...] = (
         "The three most central sentences by shared words: the classic extractive summarizer.",
     ),
     _baseline(
+        "lead-60w",
+        "baseline://lead-60w",
+        "First sentences, 60 words",
+        "The first sentences of at most 60 words together: the lead at the length of a usual summary.",
+    ),
+    _baseline(
+        "lexrank",
+        "baseline://lexrank-3",
+        "LexRank, three sentences",
+        "The three most central sentences by tf-idf cosine: TextRank's sibling, which weighs rare words more.",
+    ),
+    _baseline(
+        "lsa",
+        "baseline://lsa-3",
+        "LSA, three sentences",
+        "The three sentences that say most of the document's strongest topics, found by its word patterns.",
+    ),
+    _baseline(
+        "longest-3",
+        "baseline://longest-3",
+        "Three longest sentences",
+        "The three sentences of most words: a metric that likes these takes length for merit.",
+    ),
+    _baseline(
+        "copy",
+        "baseline://copy",
+        "The document itself",
+        "The whole document as its own summary: shows which metrics reward saying everything.",
+    ),
+    _baseline(
         "random-3",
         "baseline://random-3",
         "Three random sentences",

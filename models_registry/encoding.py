@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,22 +42,26 @@ class Encoding:
         parts, body = self._parts(request)
         if not self.chats and len(parts) == 2 and not parts[1]:
             return self._cut_tail(parts[0] + body)
-        return fit(body, lambda text: self._whole(text.join(parts)), self._ends_of, self.limit)
+        return fit(body, lambda text: self._whole(text.join(parts), request), self._ends_of, self.limit)
 
     def count(self, request: Request) -> int:
         """Tokens of the whole input: prompt or prefix, chat template, special tokens and document."""
         parts, body = self._parts(request)
-        return len(self._whole(body.join(parts)))
+        return len(self._whole(body.join(parts), request))
 
     def _parts(self, request: Request) -> tuple[list[str], str]:
-        """What stands around the document, and the document; joined they are the text."""
+        """What stands around the document, and the document; joined they are the text. Of a conversation the last
+        message is the document, and the others stand before it."""
+        if request.messages:
+            said = [] if self.chats else [each["content"] for each in request.messages[:-1]]
+            return ["".join(f"{text}\n\n" for text in said), ""], request.messages[-1]["content"]
         if request.prompt is None or not self.reads_prompt:
             return [self.prefix, ""], request.source
         found = around(request.prompt, request.source)
         return (found, request.source) if found else (["", ""], request.prompt)
 
-    def _whole(self, text: str) -> list[int]:
-        return self._chat(text) if self.chats else self.encode(text)
+    def _whole(self, text: str, request: Request) -> list[int]:
+        return self._chat(text, request.messages[:-1]) if self.chats else self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids with the tokenizer's special tokens, whatever their number."""
@@ -71,9 +75,10 @@ class Encoding:
         cut = self.tokenizer(text, truncation=True, max_length=self.limit)["input_ids"]
         return Fitted(list(cut), len(whole))
 
-    def _chat(self, prompt: str) -> list[int]:
-        messages = [{"role": "user", "content": prompt}]
-        if system := self.spec.get("system") or self.options.get("system"):
+    def _chat(self, last: str, earlier: Sequence[Mapping[str, str]]) -> list[int]:
+        messages = [*(dict(each) for each in earlier), {"role": "user", "content": last}]
+        system = self.spec.get("system") or self.options.get("system")
+        if system and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": str(system)})
         extra = self.options.get("chat_template_kwargs") or {}
         try:

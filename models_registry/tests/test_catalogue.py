@@ -66,7 +66,10 @@ def test_the_baselines_that_experiments_add_are_shipped_as_baselines() -> None:
     from evaluations.planning import BASELINES
 
     baselines = {each.slug for each in CATALOGUE if each.is_baseline}
-    assert baselines == {"baseline/lead-3", "baseline/textrank", "baseline/random-3", "baseline/oracle"}
+    assert baselines == {
+        f"baseline/{name}"
+        for name in ("lead-3", "textrank", "lead-60w", "lexrank", "lsa", "longest-3", "copy", "random-3", "oracle")
+    }
     assert baselines >= set(BASELINES)
 
 
