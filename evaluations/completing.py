@@ -39,6 +39,7 @@ LONGEST_TEXT = 400_000
 SIDE_BY_SIDE = 6
 PRECEDENCE_SECONDS = 0.7
 """So long a worker that has the model open is waited for."""
+MOST_BELLS = 16
 GIVEN_UP = timedelta(minutes=10)
 """Nobody waits longer for an answer that no worker took up."""
 TRIES = 2
@@ -93,7 +94,9 @@ def ask(team: Team, user: User | None, model: str, wish: Wish, *, batch: uuid.UU
         messages=[{"role": each["role"], "content": each["content"]} for each in wish.messages],
         seed=wish.seed,
     )
-    doorbell.ring("complete", asked.queue, asked.queue)
+    # Each of them must hear it: the one that has the model open is to take it.
+    listening = Worker.objects.alive().filter(queues__contains=[asked.queue]).count()
+    doorbell.ring("complete", asked.queue, asked.queue, times=max(1, min(listening, MOST_BELLS)))
     return asked
 
 

@@ -247,7 +247,7 @@ def test_models_answer_side_by_side(atlas, bobs, worker):
         completing.wait(asked, 10)
     page = bobs.get(answer["Location"]).content.decode()
     assert "First answer." in page and "Second answer." in page
-    assert "still write" not in page
+    assert "Waits for a worker" not in page
 
 
 def test_an_answer_that_is_not_there_is_asked_for_again(atlas, bobs):
