@@ -28,7 +28,9 @@ from benchmarks.reporting import Row, in_turn, interleaved, run
 from evaluations.metrics import (
     Item,
     Value,
+    _chunks,
     _finding,
+    _meteor_words,
     _rouge_counting,
     _rouge_words,
     _sentences,
@@ -149,18 +151,18 @@ def _bert_scorer() -> Any:
 def forget() -> None:
     """Empty every memory of the metrics."""
     _rouge_words._current.clear()
+    _meteor_words._current.clear()
     for remembered in (
-        _sentences._remembered_look, _sentences._inner_word, _sentences._last_word, meteor._stem, meteor._forms,
-        _wordnet._synonyms,
+        _sentences._remembered_look, _sentences._inner_word, _sentences._last_word, _wordnet._synonyms,
     ):  # fmt: skip
         remembered.cache_clear()
     _sentences._punkt().forget()
-    meteor._prepared = Memory(meteor.REMEMBERED_BYTES)
     bertscore._embedded = Memory(bertscore.REMEMBERED_BYTES)
 
 
 def without_kernel() -> None:
     _rouge_counting._done = -(10**12)
+    _chunks._kernel = None
 
 
 class Kept:
@@ -292,7 +294,7 @@ def measure_long(count: int, times: int) -> Iterator[Row]:
     flat = [[token for sentence in text for token in sentence] for text in sentences]
 
     def ours() -> float:
-        return _rouge_counting._Columns(flat[1]).longest(flat[0]) / len(flat[0])
+        return _rouge_counting.longest(flat[0], flat[1]) / len(flat[0])
 
     name = f"ROUGE-L, one pair of {count:,} words"
     yield compared(name, "rouge-score-rs", ours, lambda: longest.score(*lines)["rougeL"].recall, times, 0)

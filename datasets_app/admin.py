@@ -9,7 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html
 
-from datasets_app.models import Dataset, Example
+from datasets_app.models import Dataset, Example, Import
 from lumigator.admin import OfATeam
 
 
@@ -38,11 +38,11 @@ class DatasetAdmin(OfATeam):
         (None, {"fields": ["name", "team", "privacy", "state", "problem"]}),
         ("Content", {"fields": ["n_examples", "n_with_reference", "columns", "pages"]}),
         ("Origin", {"fields": ["origin", "parent", "created_by", "created_at"]}),
-        ("File", {"fields": ["file_name", "size", "sha256", "key"]}),
+        ("File", {"fields": ["file_name", "size", "sha256", "key", "progress"]}),
     ]
     readonly_fields = [
         "team", "state", "problem", "n_examples", "n_with_reference", "columns", "pages", "origin", "parent",
-        "created_by", "created_at", "file_name", "size", "sha256", "key",
+        "created_by", "created_at", "file_name", "size", "sha256", "key", "progress",
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset]:
@@ -55,6 +55,15 @@ class DatasetAdmin(OfATeam):
     @admin.display(description="key in storage")
     def key(self, dataset: Dataset) -> str:
         return dataset.file.name or "–"  # without a link: downloads go through the dataset's page, and are audited
+
+    @admin.display(description="import")
+    def progress(self, dataset: Dataset) -> str:
+        intake = Import.objects.filter(dataset=dataset).first()
+        if intake is None:
+            return "–"
+        problems = f", {intake.n_problems:,} problems" if intake.n_problems else ""
+        worker = f", by {intake.owner}" if intake.owner else ""
+        return f"{intake.rows_done:,} rows, {filesizeformat(intake.bytes_read)} read{problems}{worker}"
 
     @admin.display(description="examples")
     def pages(self, dataset: Dataset) -> str:

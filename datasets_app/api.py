@@ -25,13 +25,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
-from datasets_app import deleting
+from datasets_app import deleting, pending
+from datasets_app.editing import told
 from datasets_app.exporting import EXPORTS, download
-from datasets_app.ingest import BadFile, ingest
-from datasets_app.models import Dataset, Example
+from datasets_app.ingest import BadFile, accept, ingest, look, measured, twin
+from datasets_app.models import Dataset, Import
+from datasets_app.profile_api import ProfileSerializer, described
 from datasets_app.reading import Columns
+from datasets_app.storing import Digest
 from lumigator.access import record, team_of
-from lumigator.api import Conflict, Pages, idempotent
+from lumigator.api import Conflict, idempotent
 
 
 class ColumnsSerializer(serializers.Serializer[Any]):
@@ -42,8 +45,34 @@ class ColumnsSerializer(serializers.Serializer[Any]):
     tags = serializers.ListField(child=serializers.CharField())
 
 
+class FileProblemSerializer(serializers.Serializer[Any]):
+    row = serializers.IntegerField(
+        allow_null=True, help_text="As an editor counts: a CSV's header is row 1. null: the file as a whole."
+    )
+    column = serializers.CharField(allow_blank=True)
+    message = serializers.CharField()
+    cure = serializers.CharField()
+
+
+class ImportSerializer(serializers.ModelSerializer[Import]):
+    share = serializers.FloatField(
+        allow_null=True, read_only=True, help_text="Of the file that has been read, 0 to 1; null where unknown."
+    )
+
+    class Meta:
+        model = Import
+        fields = ["rows_done", "bytes_read", "bytes_total", "share", "n_problems", "asked_at", "began_at", "ended_at"]
+        read_only_fields = fields
+
+
 class DatasetSerializer(serializers.ModelSerializer[Dataset]):
+    progress = ImportSerializer(
+        source="intake", default=None, allow_null=True, read_only=True, help_text="Of its import; null where none was."
+    )
     columns = serializers.SerializerMethodField(help_text="Which column of the file became what.")
+    edit = serializers.SerializerMethodField(
+        help_text="What made it of its `parent`; `words` says it in a sentence. null where no edit made it."
+    )
     created_by = serializers.CharField(source="created_by.username", default=None, allow_null=True, read_only=True)
 
     class Meta:
@@ -55,6 +84,8 @@ class DatasetSerializer(serializers.ModelSerializer[Dataset]):
             "problem",
             "origin",
             "parent",
+            "edit",
+            "sealed",
             "privacy",
             "n_examples",
             "n_with_reference",
@@ -64,21 +95,30 @@ class DatasetSerializer(serializers.ModelSerializer[Dataset]):
             "file_bytes",
             "created_at",
             "created_by",
+            "progress",
         ]
         read_only_fields = fields
+
+    @extend_schema_field({"type": "object", "additionalProperties": {}, "nullable": True})
+    def get_edit(self, dataset: Dataset) -> dict[str, Any] | None:
+        return told(dataset)
 
     @extend_schema_field(ColumnsSerializer)
     def get_columns(self, dataset: Dataset) -> dict[str, Any]:
         return Columns.from_dict(dataset.columns).as_dict()
 
 
-class ExampleSerializer(serializers.ModelSerializer[Example]):
-    id = serializers.CharField(source="key", help_text="The id in the file; empty where it has none.")
+class UploadedSerializer(DatasetSerializer):
+    existing = serializers.SerializerMethodField(
+        help_text="true: the same bytes, columns and privacy were uploaded before, and this is what they made."
+    )
 
-    class Meta:
-        model = Example
-        fields = ["index", "id", "source", "references", "group", "tags"]
+    class Meta(DatasetSerializer.Meta):
+        fields = [*DatasetSerializer.Meta.fields, "existing"]
         read_only_fields = fields
+
+    def get_existing(self, dataset: Dataset) -> bool:
+        return bool(self.context.get("existing"))
 
 
 class UploadSerializer(serializers.Serializer[Any]):
@@ -96,6 +136,9 @@ class UploadSerializer(serializers.Serializer[Any]):
         child=serializers.CharField(allow_blank=True), required=False, help_text="Repeated, or with commas between."
     )
     privacy = serializers.ChoiceField(choices=Dataset.Privacy.choices, default=Dataset.Privacy.ANY)
+    again = serializers.BooleanField(
+        default=False, help_text="Make another dataset even though the same file made one before."
+    )
 
     def columns(self) -> dict[str, Any]:
         """For `ingest`: {source, references[], id, group, tags[]}, only what was sent."""
@@ -107,41 +150,6 @@ class UploadSerializer(serializers.Serializer[Any]):
             for name, field in lists.items()
             if field in data
         }
-
-
-class WordsSerializer(serializers.Serializer[Any]):
-    n = serializers.IntegerField()
-    min = serializers.IntegerField()
-    median = serializers.FloatField()
-    mean = serializers.FloatField()
-    p95 = serializers.FloatField()
-    max = serializers.IntegerField()
-
-
-class ValueCountSerializer(serializers.Serializer[Any]):
-    value = serializers.CharField()
-    n = serializers.IntegerField()
-
-
-class ValuesSerializer(serializers.Serializer[Any]):
-    n = serializers.IntegerField(help_text="Distinct values.")
-    is_capped = serializers.BooleanField(help_text="There are more than n.")
-    largest = ValueCountSerializer(many=True)
-
-
-class ProfileSerializer(serializers.Serializer[Any]):
-    n_examples = serializers.IntegerField()
-    n_with_reference = serializers.IntegerField()
-    n_with_several_references = serializers.IntegerField()
-    max_references = serializers.IntegerField()
-    source_words = WordsSerializer(allow_null=True)
-    reference_words = WordsSerializer(allow_null=True, help_text="null where there is no reference.")
-    groups = ValuesSerializer()
-    tags = serializers.DictField(child=ValuesSerializer())
-
-
-class ExamplePages(Pages):
-    ordering = "index"
 
 
 REFUSED = OpenApiResponse(
@@ -163,7 +171,7 @@ class DatasetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Dataset]:
-        return Dataset.objects.for_user(self.request.user).select_related("created_by")
+        return Dataset.objects.for_user(self.request.user).select_related("created_by", "intake")
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         # A download is no rendering of DRF's: `Accept: text/csv` must not end in 406.
@@ -171,61 +179,102 @@ class DatasetViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
 
     @extend_schema(
         summary="Upload a dataset",
+        description="A file of up to 5 MiB (256 KiB where it is packed) is ready with the answer (201). A larger one "
+        "is imported by a worker (202): ask for the dataset at Location until its state is `ready` or `failed`. A file "
+        "that was uploaded before gives the dataset that it made (200, `existing`), unless you send `again`.",
         request={"multipart/form-data": UploadSerializer},
-        responses={201: DatasetSerializer, 400: REFUSED},
+        responses={200: UploadedSerializer, 201: UploadedSerializer, 202: UploadedSerializer, 400: REFUSED},
     )
-    @idempotent
     def create(self, request: Request) -> Response:
         form = UploadSerializer(data=request.data)
         form.is_valid(raise_exception=True)
-        data = form.validated_data
+        file = form.validated_data["file"]
         try:
-            with transaction.atomic():
-                dataset = ingest(
-                    team=team_of(request),
-                    user=cast(User, request.user),  # RolePermission lets members in only
-                    name=data["name"],
-                    file=data["file"],
-                    columns=form.columns(),
-                    privacy=data["privacy"],
-                )
-                record(request, "dataset.upload", dataset, n_examples=dataset.n_examples, bytes=dataset.file_bytes)
+            found = measured(file)
+            if found.is_small:
+                return self._create(request, form, found, None)
+            with pending.received(cast(User, request.user), file, found) as upload:  # before the transaction begins
+                return self._create(request, form, found, upload)
         except BadFile as error:
             raise ValidationError(_by_place(error)) from None
-        headers = {"Location": reverse("api-dataset-detail", args=[dataset.pk])}
-        return Response(self.get_serializer(dataset).data, status=status.HTTP_201_CREATED, headers=headers)
 
-    @extend_schema(summary="Delete a dataset that no experiment uses", responses={204: None, 409: REFUSED})
+    @idempotent
+    def _create(
+        self, request: Request, form: UploadSerializer, found: Digest, upload: pending.Received | None
+    ) -> Response:
+        data, team = form.validated_data, team_of(request)
+        file, columns = data["file"], form.columns()
+        same = {"team": team, "sha256": found.sha256, "privacy": data["privacy"]}
+        known = None if data["again"] else twin(**same, columns=lambda: look(file, columns))
+        if known:
+            return self._uploaded(known, status.HTTP_200_OK, existing=True)
+        asked: dict[str, Any] = {
+            "team": team,
+            "user": cast(User, request.user),  # RolePermission lets members in only
+            "name": data["name"],
+            "privacy": data["privacy"],
+            "file_name": file.name,
+        }
+        with transaction.atomic():
+            if upload:
+                chosen = look(file, columns)
+                dataset = accept(upload=upload.key, digest=found, columns=chosen, **asked)
+                record(request, "dataset.upload", dataset, bytes=dataset.file_bytes)
+                upload.is_taken = True
+                return self._uploaded(dataset, status.HTTP_202_ACCEPTED)
+            dataset = ingest(file=file, columns=columns, **asked)
+            record(request, "dataset.upload", dataset, n_examples=dataset.n_examples, bytes=dataset.file_bytes)
+        return self._uploaded(dataset, status.HTTP_201_CREATED)
+
+    def _uploaded(self, dataset: Dataset, code: int, *, existing: bool = False) -> Response:
+        context = {**self.get_serializer_context(), "existing": existing}
+        headers = {"Location": reverse("api-dataset-detail", args=[dataset.pk])}
+        found = self.get_queryset().get(pk=dataset.pk)
+        return Response(UploadedSerializer(found, context=context).data, status=code, headers=headers)
+
+    @extend_schema(
+        summary="Delete a dataset that no experiment uses, or cancel its import",
+        responses={204: None, 202: None, 409: REFUSED},
+        description="202: a large part of it was imported already, and a worker removes that.",
+    )
     def destroy(self, request: Request, pk: str) -> Response:
         dataset = self.get_object()
         try:
             with transaction.atomic():
                 record(request, "dataset.delete", dataset, n_examples=dataset.n_examples)
-                deleting.delete(dataset)
+                is_gone = deleting.delete(dataset)
         except deleting.InUse as error:
             raise Conflict(str(error)) from None
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        return Response(status=status.HTTP_204_NO_CONTENT if is_gone else status.HTTP_202_ACCEPTED)
 
-    @extend_schema(summary="Its examples, in the order of the file", responses=ExampleSerializer(many=True))
-    @action(detail=True, pagination_class=ExamplePages, filter_backends=[])
-    def examples(self, request: Request, pk: str) -> Response:
-        page = self.paginate_queryset(Example.objects.filter(dataset=self.get_object()))
-        return self.get_paginated_response(ExampleSerializer(page, many=True).data)
+    @extend_schema(
+        summary="What is wrong with the file of a dataset that failed",
+        description="The first 1,000 problems; `n_problems` of the dataset's `progress` counts all.",
+        responses=FileProblemSerializer(many=True),
+    )
+    @action(detail=True, pagination_class=None, filter_backends=[])
+    def problems(self, request: Request, pk: str) -> Response:
+        intake = Import.objects.filter(dataset=self.get_object()).first()
+        return Response(FileProblemSerializer(intake.problems if intake else [], many=True).data)
 
-    @extend_schema(summary="Its counts, lengths in words, groups and tags", responses=ProfileSerializer)
+    @extend_schema(summary="What it is made of, and what to know before comparing on it", responses=ProfileSerializer)
     @action(detail=True)
     def profile(self, request: Request, pk: str) -> Response:
         dataset = self.get_object()
         if not dataset.profile:
             raise Conflict("Its figures are not known: they are computed when a dataset becomes ready.")
-        return Response(ProfileSerializer(dataset.profile).data)
+        return Response(described(dataset))
 
     @extend_schema(
         summary="Its examples as a file",
         description="CSV cells that a spreadsheet would run as a formula begin with an apostrophe; uploading the file "
         "again gives the same examples.",
         parameters=[FORMAT],
-        responses={(200, "text/csv"): OpenApiTypes.STR, (200, "application/x-ndjson"): OpenApiTypes.STR},
+        responses={
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/x-ndjson"): OpenApiTypes.STR,
+            (200, "application/vnd.apache.parquet"): OpenApiTypes.BINARY,
+        },
     )
     @action(detail=True)
     def download(self, request: Request, pk: str) -> StreamingHttpResponse:

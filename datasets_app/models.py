@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Length, Now
 
 from lumigator.models import OwnedQuerySet, Team
 
@@ -52,6 +53,14 @@ class Dataset(models.Model):
     n_examples = models.PositiveIntegerField(default=0, editable=False)
     n_with_reference = models.PositiveIntegerField(default=0, editable=False)
     profile = models.JSONField(default=dict, editable=False)
+    edit = models.JSONField(
+        default=dict, editable=False, help_text="What made it of its parent (`datasets_app.editing`)."
+    )
+    sealed = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="Kept back: only the final confirmation may use it, never a comparison.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(
         User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", editable=False
@@ -71,6 +80,10 @@ class Dataset(models.Model):
         return self.state == self.State.READY
 
     @property
+    def is_importing(self) -> bool:
+        return self.state == self.State.IMPORTING
+
+    @property
     def has_references(self) -> bool:
         return self.n_with_reference > 0
 
@@ -78,6 +91,46 @@ class Dataset(models.Model):
     def may_leave(self) -> bool:
         """Whether its text may be sent to a model outside this installation."""
         return self.privacy == self.Privacy.ANY
+
+
+class Import(models.Model):
+    """The work of turning a file into a dataset, claimed by one worker at a time (`datasets_app.ingesting`).
+
+    It can be claimed while its dataset is importing (or cancelled and not yet removed), `next_at` has come, and no
+    lease runs. Each claim raises `epoch`, and every write demands it, so a worker that lost its lease writes nothing.
+    """
+
+    dataset = models.OneToOneField(Dataset, on_delete=models.CASCADE, related_name="intake")
+    columns = models.JSONField(default=dict, help_text="The columns that were asked for; what is missing is guessed.")
+    upload = models.CharField(max_length=300, blank=True, help_text="Key of the uploaded file until it is stored.")
+    owner = models.CharField(max_length=120, blank=True)
+    epoch = models.BigIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    next_at = models.DateTimeField(db_default=Now())
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Claims since rows were last written.")
+    is_cancelled = models.BooleanField(default=False)
+    rows_done = models.PositiveIntegerField(default=0)
+    bytes_read = models.BigIntegerField(default=0)
+    bytes_total = models.BigIntegerField(default=0)
+    place = models.PositiveIntegerField(
+        default=0, help_text="Of an edit: examples of the parent that were gone through."
+    )
+    problems = models.JSONField(default=list, help_text="The first of them: [{row, column, message, cure}].")
+    n_problems = models.PositiveIntegerField(default=0)
+    asked_at = models.DateTimeField(db_default=Now())
+    began_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["id"], condition=models.Q(ended_at=None), name="open_imports")]
+
+    def __str__(self) -> str:
+        return f"import of {self.dataset}"
+
+    @property
+    def share(self) -> float | None:
+        """How much of the file has been read, from 0 to 1; None where its size says nothing."""
+        return min(1.0, self.bytes_read / self.bytes_total) if self.bytes_total else None
 
 
 class Example(models.Model):
@@ -90,11 +143,17 @@ class Example(models.Model):
     references = ArrayField(models.TextField(), default=list, blank=True)
     group = models.CharField(max_length=200, blank=True)
     tags = models.JSONField(default=dict, blank=True)
+    n_characters = models.GeneratedField(
+        expression=Length("source"), output_field=models.PositiveIntegerField(), db_persist=True
+    )
 
     class Meta:
         ordering = ["dataset", "index"]
         constraints = [models.UniqueConstraint(fields=["dataset", "index"], name="one_example_per_index")]
-        indexes = [models.Index(fields=["dataset", "key"], condition=~models.Q(key=""), name="example_key")]
+        indexes = [
+            models.Index(fields=["dataset", "key"], condition=~models.Q(key=""), name="example_key"),
+            models.Index(fields=["dataset", "n_characters", "index"], name="example_by_length"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.dataset} #{self.index}"

@@ -19,9 +19,12 @@ from evaluations.models import (
     Call,
     Candidate,
     Contrast,
+    Draft,
     Experiment,
     Generation,
+    GroundTruth,
     Preference,
+    Publication,
     Score,
     SelfCheck,
     Signature,
@@ -134,7 +137,7 @@ class ExperimentAdmin(OfATeam):
 
     list_display = ("name", "mark", "team", "dataset", "n_examples", "spent", "created_by", "created_at", "finished_at")
     list_select_related = ("team", "dataset", "created_by")
-    list_filter = ("state", ("team", admin.RelatedOnlyFieldListFilter), PauseFilter)
+    list_filter = ("state", "purpose", ("team", admin.RelatedOnlyFieldListFilter), PauseFilter)
     search_fields = ("name", "dataset__name", "=request_id")
     date_hierarchy = "created_at"
     ordering = ("-id",)
@@ -469,3 +472,77 @@ class WorkerAdmin(ReadOnly):
             return state_mark({"tone": "calm", "label": "Stopped"})
         silent = (timezone.now() - worker.seen_at).total_seconds() > ALIVE_SECONDS
         return state_mark({"tone": "warn", "label": "Silent"} if silent else {"tone": "good", "label": "Alive"})
+
+
+# --- ground truth ---------------------------------------------------------------------------------------------------
+
+
+@admin.register(GroundTruth)
+class GroundTruthAdmin(ReadOnly, OfATeam):
+    """References that a model drafts: its page has the review, and what changes it."""
+
+    list_display = ("id", "name", "mark", "team", "dataset", "created_by")
+    list_display_links = ("id", "name")
+    list_select_related = ("team", "experiment__dataset", "experiment__created_by")
+    list_filter = (("team", admin.RelatedOnlyFieldListFilter),)
+    search_fields = ("experiment__name", "experiment__dataset__name")
+    fields = ("name", "mark", "team", "dataset", "created_by", "pages")
+    ordering = ("-id",)
+    show_full_result_count = False
+
+    def get_queryset(self, request):
+        rows = super().get_queryset(request).select_related("experiment__dataset", "experiment__created_by")
+        return rows.defer("experiment__statistics", "experiment__dataset__profile", "experiment__dataset__columns")
+
+    @admin.display(description="name", ordering="experiment__name")
+    def name(self, ground_truth):
+        return ground_truth.experiment.name
+
+    @admin.display(description="drafting", ordering="experiment__state")
+    def mark(self, ground_truth):
+        return state_mark(ground_truth.experiment.look)
+
+    @admin.display(description="dataset")
+    def dataset(self, ground_truth):
+        return ground_truth.experiment.dataset
+
+    @admin.display(description="asked by")
+    def created_by(self, ground_truth):
+        return ground_truth.experiment.created_by or "–"
+
+    @admin.display(description="see also")
+    def pages(self, ground_truth):
+        lists = links(draft={"ground_truth__id__exact": ground_truth.pk})
+        return format_html('<a href="{}">Its page</a> · {}', reverse("ground-truth", args=[ground_truth.pk]), lists)
+
+
+@admin.register(Draft)
+class DraftAdmin(Written):
+    """What was decided, by whom; the texts are on the page of the review."""
+
+    list_display = ("id", "ground_truth_id", "index", "reading", "decision", "is_written", "in_bulk", "reviewer")
+    list_select_related = ("reviewer",)
+    list_filter = ("decision", "reading", "in_bulk")
+    search_fields = ("=reviewer__username",)
+    search_help_text = "A whole user name of a reviewer"
+    fields = (
+        "ground_truth", "index", "reading", "decision", "is_written", "in_bulk", "assigned_to", "reviewer",
+        "decided_at", "version",
+    )  # fmt: skip
+    team_path = "ground_truth__team"
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).defer("text")
+
+    def lookup_allowed(self, lookup, value, request=None):
+        return lookup == "ground_truth__id__exact" or super().lookup_allowed(lookup, value, request)
+
+
+@admin.register(Publication)
+class PublicationAdmin(ReadOnly, OfATeam):
+    list_display = ("dataset", "ground_truth_id", "rows", "created_by", "created_at")
+    list_select_related = ("dataset", "created_by")
+    search_fields = ("dataset__name",)
+    fields = ("dataset", "ground_truth", "rows", "counts", "created_by", "created_at")
+    team_path = "ground_truth__team"
+    show_full_result_count = False

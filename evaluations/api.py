@@ -26,14 +26,14 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
 from datasets_app.models import Example
-from evaluations import comparing, downloading, forecasting, importing, planning, states, steering
+from evaluations import browsing, comparing, downloading, forecasting, importing, planning, states, steering
+from evaluations.comparison_shapes import ComparisonSerializer
 from evaluations.models import Candidate, Experiment
 from evaluations.shapes import (
     AddedSerializer,
     CandidateListSerializer,
     CandidateSerializer,
     ChangeSerializer,
-    ComparisonSerializer,
     ExamplePageSerializer,
     ExperimentDetailSerializer,
     ExperimentSerializer,
@@ -63,6 +63,8 @@ NEW_CANDIDATE = PolymorphicProxySerializer(
     "NewCandidate", [ModelWishSerializer, PredictionsSerializer], resource_type_field_name=None
 )
 METRIC = OpenApiParameter("metric", description="A metric part. Default: the one that decides.")
+AGAINST = OpenApiParameter("against", OpenApiTypes.INT, description="The candidate to hold the others against.")
+SLICE = OpenApiParameter("slice", description="Only the documents of this slice: a key of the comparison's `slices`.")
 
 
 BODIES: dict[str | None, type[serializers.BaseSerializer[Any]]] = {
@@ -306,18 +308,26 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
 
     @extend_schema(
         summary="The comparison: which is best, how sure that is, what it costs",
-        parameters=[METRIC],
+        parameters=[METRIC, AGAINST],
         responses={200: ComparisonSerializer, 400: BAD},
     )
     @action(detail=True, pagination_class=None)
     def comparison(self, request: Request, pk: str) -> Response:
-        only(request, "metric")
+        only(request, "metric", "against")
         experiment = self.get_object()
-        part = request.query_params.get("metric", "")
+        part, against = request.query_params.get("metric", ""), request.query_params.get("against", "")
+        if against and not (against.isdecimal() and len(against) < 19):
+            raise ValidationError({"against": ["give the id of a candidate"]})
         try:
-            document = comparing.comparison(experiment, metric="" if part == experiment.primary_metric else part)
+            document = comparing.comparison(
+                experiment,
+                metric="" if part == experiment.primary_metric else part,
+                against=int(against) if against else None,
+            )
         except KeyError:
             raise ValidationError({"metric": [_no_such_part(experiment, part)]}) from None
+        except ValueError as error:
+            raise ValidationError({"against": [str(error)]}) from None
         return Response(document)
 
     @extend_schema(
@@ -329,12 +339,13 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
             OpenApiParameter("after", description="Where the page before ended; `next` has it."),
             OpenApiParameter("page_size", OpenApiTypes.INT, description=f"1 to {LONGEST_PAGE}, default {PAGE}."),
             METRIC,
+            SLICE,
         ],
         responses={200: ExamplePageSerializer, 400: BAD},
     )
     @action(detail=True, filter_backends=[], pagination_class=None)
     def examples(self, request: Request, pk: str) -> Response:
-        only(request, "sort", "order", "after", "metric", "page_size")
+        only(request, "sort", "order", "after", "metric", "slice", "page_size")
         experiment = self.get_object()
         asked = request.query_params
         sort = asked.get("sort", "spread")
@@ -345,9 +356,17 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
         if part and part not in downloading.part_names(experiment):
             raise ValidationError({"metric": [_no_such_part(experiment, part)]})
         try:
-            page = comparing.examples(
-                experiment, sort=sort, order=order, after=asked.get("after", ""), metric=part, size=_size(request)
+            page = browsing.examples(
+                experiment,
+                sort=sort,
+                order=order,
+                after=asked.get("after", ""),
+                metric=part,
+                part_of=asked.get("slice", ""),
+                size=_size(request),
             )
+        except LookupError as error:
+            raise ValidationError({"slice": [str(error)]}) from None
         except ValueError as error:
             raise ValidationError({"after" if "place in this list" in str(error) else "sort": [str(error)]}) from None
         return Response(
@@ -369,7 +388,7 @@ class ExperimentViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Experimen
     @action(detail=True, url_path=r"examples/(?P<index>\d{1,9})", pagination_class=None)
     def example(self, request: Request, pk: str, index: str) -> Response:
         try:
-            return Response(comparing.example(self.get_object(), int(index)))
+            return Response(browsing.example(self.get_object(), int(index)))
         except Example.DoesNotExist:
             raise NotFound(f"The dataset has no document {index}.") from None
 

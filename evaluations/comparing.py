@@ -6,17 +6,16 @@ and for a million. Nothing here computes a statistic: finalize did.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet
+from django.db.models import Count
 from django.utils import timezone
 
-from datasets_app.models import Example
-from evaluations import recommending, rescoring, states
+from evaluations import alarming, deciding, reading_metrics, recommending, rescoring, states
 from evaluations.metrics import Part, available, part_owner
 from evaluations.models import (
     Aggregate,
@@ -24,7 +23,6 @@ from evaluations.models import (
     Contrast,
     Experiment,
     Generation,
-    Score,
     Signature,
     Worker,
     WorkUnit,
@@ -33,13 +31,15 @@ from evaluations.models import (
 Document = dict[str, Any]
 
 
-def comparison(experiment: Experiment, *, metric: str = "") -> Document:
+def comparison(experiment: Experiment, *, metric: str = "", against: int | None = None) -> Document:
     """The whole comparison, for `metric` (a part name; the primary metric when empty): `shapes` describes it.
 
-    Candidates come best first on that metric. A number that was not computed is None, and `states` or `problem`
-    say why. Raises KeyError for a part that this experiment does not have.
+    Candidates come best first on that metric. `against` is the candidate that the others are held against in
+    `versus_reference` and `non_inferiority`; by default the leader. A number that was not computed is None, and
+    `states` or `problem` say why. Raises KeyError for a part, ValueError for a candidate that this experiment does
+    not have.
     """
-    signatures = _signatures(experiment)
+    signatures = signatures_of(experiment)
     primary = metric or experiment.primary_metric
     if metric and metric not in signatures:
         raise KeyError(metric)
@@ -47,6 +47,8 @@ def comparison(experiment: Experiment, *, metric: str = "") -> Document:
     told = statistics.get(primary, {})
     candidates = list(experiment.candidates.select_related("model"))
     aggregates = _aggregates(experiment, signatures)
+    if against is not None and against not in {candidate.pk for candidate in candidates}:
+        raise ValueError(f"experiment {experiment.pk} has no candidate {against}")
     versus, pairs = _contrasts(experiment, signatures)
     rows = [_row(each, aggregates[each.pk], versus[each.pk], told) for each in candidates]
     rows.sort(key=_best_first(primary))
@@ -55,21 +57,70 @@ def comparison(experiment: Experiment, *, metric: str = "") -> Document:
         "dataset": _dataset(experiment),
         "primary_metric": primary,
         "parts": [described(part) for part in signatures],
-        "reference_candidate": told.get("leader"),
+        "leader": told.get("leader"),
+        "reference_candidate": told.get("leader") if against is None else against,
         "ranked": bool(told.get("ranked")),
         "detectable": told.get("detectable"),
         "candidates": rows,
         "pairs": pairs,
         "warnings": told.get("warnings", []),
+        "bounds": statistics.get(experiment.primary_metric, {}).get("bounds", []),
+        "distribution": told.get("distribution") or None,
+        "slices": _slices(statistics.get(experiment.primary_metric, {}).get("slices")),
         "rescored": rescoring.changes(experiment),
         "signature": {**told.get("signature", {}), "metrics": _signature_details(signatures)},
     }
-    document["alarms"] = recommending.alarms(document)
+    _hold_against(document)
+    if matters := deciding.contrast_that_matters(document):
+        document["detectable"] = matters["detectable"] or document["detectable"]
+    document["gates"] = deciding.gates(document)
+    document["baseline_check"] = deciding.baseline_check(document)
+    several = len(experiment.dataset.columns.get("references") or ()) > 1
+    document["readings"] = reading_metrics.readings(
+        document, statistics, experiment.metrics, several_references=several
+    )
+    document["alarms"] = alarming.alarms(document)
     document["recommendation"] = recommending.recommendation(document)
     return document
 
 
-def _signatures(experiment: Experiment) -> dict[str, str]:
+def _hold_against(document: Document) -> None:
+    """Give every row its contrast with the reference candidate, and whether it may replace it at the margin."""
+    reference = next(
+        (row for row in document["candidates"] if row["candidate"] == document["reference_candidate"]), None
+    )
+    for row in document["candidates"]:
+        row["versus_reference"] = row["non_inferiority"] = None
+        if reference is None or row is reference:
+            continue
+        told = row["versus_leader"].get(document["primary_metric"])
+        if document["reference_candidate"] != document["leader"] or told is None:
+            found = deciding.pair_of(document, row, reference)
+            told = None if found is None else {"against": found["a"], **_without(found, "a", "b", "metric")}
+        row["versus_reference"] = told
+        row["non_inferiority"] = deciding.non_inferiority(document, row, reference)
+
+
+def _without(told: Mapping[str, Any], *names: str) -> Document:
+    return {name: value for name, value in told.items() if name not in names}
+
+
+CELL = {"difference": None, "low": None, "high": None, "p": None, "q": None, "verdict": None}
+
+
+def _slices(told: Document | None) -> Document:
+    """{left_out[], rows[{key, kind, label, n, groups, cells[{candidate, mean, n, difference, …}]}]}: exploratory."""
+    if not told:
+        return {"left_out": [], "rows": []}
+    rows = [
+        _without(row, "where", "cells")
+        | {"cells": [{"candidate": int(pk), **CELL, **cell} for pk, cell in row["cells"].items()]}
+        for row in told["rows"]
+    ]
+    return {"left_out": told["left_out"], "rows": rows}
+
+
+def signatures_of(experiment: Experiment) -> dict[str, str]:
     """{part: digest} in the order of the metrics: the signature that planning settled, where it has numbers (a
     metric that is being scored anew has none yet), else the one that most candidates have."""
     found = Aggregate.objects.filter(candidate__experiment=experiment).values_list("part", "signature")
@@ -167,6 +218,8 @@ def _row(candidate: Candidate, metrics: dict[str, Document], versus: dict[str, D
         "states": {state: summary.get("states", {}).get(state, 0) for state in ("ok", "error", "refused", "empty")},
         "metrics": metrics,
         "answer_rate": summary.get("answer_rate"),
+        "answer_rate_interval": summary.get("answer_rate_interval"),
+        "alike": summary.get("alike", []),
         "reused": summary.get("reused", 0),
         "truncated": summary.get("truncated"),
         "truncated_rate": summary.get("truncated_rate"),
@@ -177,6 +230,7 @@ def _row(candidate: Candidate, metrics: dict[str, Document], versus: dict[str, D
         "best_group": bool(told.get("ranked")) and candidate.pk in told["best_group"],
         "p_best": told.get("p_best", {}).get(str(candidate.pk)),
         "rank": told.get("ranks", {}).get(str(candidate.pk)),
+        "front": {name: told.get("front", {}).get(name, {}).get(str(candidate.pk)) for name in ("cost", "latency")},
         "versus_leader": versus,
     }
 
@@ -330,136 +384,3 @@ def is_served(experiment: Experiment) -> bool:
     needed = {"cpu", *experiment.candidates.values_list("queue", flat=True)}
     alive = Worker.objects.alive().values_list("queues", flat=True)
     return needed <= {queue for queues in alive for queue in queues}
-
-
-# --- examples -------------------------------------------------------------------------------------------------------
-
-
-def examples(
-    experiment: Experiment,
-    *,
-    sort: str = "spread",
-    order: str = "desc",
-    after: str = "",
-    metric: str = "",
-    size: int = 50,
-) -> Document:
-    """A page of documents with every candidate's score on one metric. `sort`: "index", "spread" (the largest
-    disagreement between candidates) or the id of a candidate (its score). `after` continues where a page ended.
-    Raises ValueError for another sort or a broken `after`."""
-    part = metric or experiment.primary_metric
-    digest = _signatures(experiment).get(part)
-    candidates = list(experiment.candidates.all())
-    scores = Score.objects.filter(candidate__in=candidates, part=part, signature=digest)
-    descending = order != "asc"
-    keyed: Any
-    if sort == "index" or digest is None:
-        keyed = _taking_part(experiment).values("index", example_id=F("pk")).annotate(value=F("index"))
-        descending = order == "desc" and sort == "index"
-    elif sort == "spread":
-        keyed = scores.values("example_id", index=F("example__index")).annotate(value=Max("value") - Min("value"))
-    elif sort.isdigit() and int(sort) in {candidate.pk for candidate in candidates}:
-        keyed = scores.filter(candidate=int(sort)).values("example_id", "value", index=F("example__index"))
-    else:
-        raise ValueError(f"cannot sort by {sort!r}: use index, spread or the id of a candidate")
-    keyed = keyed.filter(value__isnull=False)
-    if after:
-        keyed = keyed.filter(_beyond(after, descending))
-    direction = "-" if descending else ""
-    page = list(keyed.order_by(f"{direction}value", "index")[: size + 1])
-    more, page = len(page) > size, page[:size]
-    return {
-        "metric": part,
-        "sort": sort,
-        "order": "desc" if descending else "asc",
-        "rows": _example_rows(candidates, scores, page),
-        "next": f"{page[-1]['value']!r}:{page[-1]['index']}" if more and page else "",
-    }
-
-
-def _taking_part(experiment: Experiment) -> QuerySet[Example]:
-    """The documents that any candidate has an outcome for: a question to each, so that a page stops at its end."""
-    outcomes = Generation.objects.filter(example=OuterRef("pk"), candidate__experiment=experiment)
-    return Example.objects.filter(Exists(outcomes), dataset=experiment.dataset_id)
-
-
-def _beyond(after: str, descending: bool) -> Q:
-    value, _, index = after.rpartition(":")
-    try:
-        edge, position = float(value), int(index)
-        if not math.isfinite(edge):  # no score is, and an index cannot be compared with it
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"{after[:60]!r} is not a place in this list: start from its beginning") from None
-    further = Q(value__lt=edge) if descending else Q(value__gt=edge)
-    return further | Q(value=edge, index__gt=position)
-
-
-def _example_rows(candidates: list[Candidate], scores: Any, page: list[Document]) -> list[Document]:
-    wanted = [row["example_id"] for row in page]
-    found = Example.objects.in_bulk(wanted)
-    values: dict[int, dict[int, float | None]] = defaultdict(dict)
-    for candidate, example, value in scores.filter(example__in=wanted).values_list("candidate", "example", "value"):
-        values[example][candidate] = value
-    rows = []
-    for row in page:
-        example = found[row["example_id"]]
-        mine = [value for value in values[example.pk].values() if value is not None]
-        rows.append(
-            {
-                "index": example.index,
-                "label": example.label,
-                "snippet": " ".join(example.source[:400].split())[:160],
-                "spread": max(mine) - min(mine) if mine else None,
-                "scores": {candidate.pk: values[example.pk].get(candidate.pk) for candidate in candidates},
-            }
-        )
-    return rows
-
-
-def example(experiment: Experiment, index: int) -> Document:
-    """One document with everything every candidate made of it. Raises Example.DoesNotExist."""
-    found = Example.objects.get(dataset=experiment.dataset_id, index=index)
-    signatures = _signatures(experiment)
-    scores: dict[int, dict[str, Document]] = defaultdict(dict)
-    for row in Score.objects.filter(candidate__experiment=experiment, example=found):
-        if signatures.get(row.part) == row.signature_id:
-            scores[row.candidate_id][row.part] = {"value": row.value, "state": row.state, "reason": row.reason}
-    made = {
-        each.candidate_id: each for each in Generation.objects.filter(candidate__experiment=experiment, example=found)
-    }
-    outputs = [
-        _output(candidate, made.get(candidate.pk), scores[candidate.pk]) for candidate in experiment.candidates.all()
-    ]
-    taking_part = _taking_part(experiment).values_list("index", flat=True)
-    return {
-        "example": {**found.as_dict(), "label": found.label},
-        "outputs": outputs,
-        "previous": taking_part.filter(index__lt=index).order_by("-index").first(),
-        "next": taking_part.filter(index__gt=index).order_by("index").first(),
-    }
-
-
-def _output(candidate: Candidate, made: Generation | None, scores: dict[str, Document]) -> Document:
-    known = {
-        "candidate": candidate.pk,
-        "label": candidate.label,
-        "is_baseline": candidate.is_baseline,
-        "scores": scores,
-    }
-    if made is None:
-        return {**known, "status": "missing", "text": "", "error": candidate.problem or "no outcome yet"}
-    return {
-        **known,
-        "status": made.status,
-        "text": made.text,
-        "reasoning": made.reasoning,
-        "error": made.error,
-        "error_code": made.error_code,
-        "finish_reason": made.finish_reason,
-        "input_tokens": made.input_tokens,
-        "input_tokens_read": made.input_tokens_read,
-        "output_tokens": made.output_tokens,
-        "latency_ms": made.latency_ms,
-        "cost_usd": None if made.cost_micro is None else made.cost_micro / 1_000_000,
-    }

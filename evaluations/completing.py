@@ -22,7 +22,8 @@ from django.db.models.functions import Now
 
 from datasets_app.models import Example
 from evaluations import tasks
-from evaluations.calling import refuse_by_policy_of, worst_case_micro
+from evaluations.billing import worst_case_micro
+from evaluations.calling import refuse_by_policy_of
 from evaluations.models import Candidate, Completion, Generation, Worker
 from evaluations.planning import DEFAULT_NEW_TOKENS, Refused
 from evaluations.warming import WarmModels, key_of

@@ -6,10 +6,8 @@ keeps a digest of the values it came from.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +16,8 @@ from django.db import connection
 from django.db.models import Count, Exists, F, OuterRef, Q, Sum
 from django.utils import timezone
 
-from evaluations import leasing, resampling, stats
+from evaluations import concluding, gathering, leasing, resampling, stats
+from evaluations.concluding import Table, finite, key_of
 from evaluations.leasing import Lease
 from evaluations.metrics import Metric, part_owner
 from evaluations.models import Aggregate, Call, Candidate, Contrast, Experiment, Generation, Signature, WorkUnit
@@ -26,18 +25,6 @@ from evaluations.steering import locked, settle_cancelled
 
 CHUNK = 10_000
 BOOTSTRAP_LEAST = 30
-
-
-@dataclass
-class Table:
-    """Scores of one part under one signature: a row per document, a column per candidate; NaN where there is none."""
-
-    part: str
-    signature: str
-    matrix: np.ndarray[Any, Any]
-    states: dict[int, Counter[str]] = field(default_factory=dict)
-    counts: dict[int, tuple[list[int], list[list[int]]]] = field(default_factory=dict)
-    """{candidate: (rows, their counts)} where the metric has a value of the whole corpus."""
 
 
 def finalize(lease: Lease) -> None:
@@ -55,6 +42,9 @@ def finalize(lease: Lease) -> None:
         row for table in tables for row in _contrasts(experiment, table, comparisons[table.part, table.signature])
     ]
     summaries = {candidate.pk: _summary(experiment, candidate) for candidate in candidates}
+    for pk, others in gathering.alike(experiment, candidates).items():
+        summaries[pk]["alike"] = others
+    told = concluding.statistics(experiment, candidates, summaries, documents, groups, tables, comparisons)
     with leasing.fenced(lease):
         current = locked(experiment.pk)
         if current.state == "cancelling":  # the numbers of the run before stay as they are, all of them
@@ -74,7 +64,7 @@ def finalize(lease: Lease) -> None:
             "completed_with_errors" if _has_errors(candidates, summaries, experiment) else "completed",
             since=("running",),
             finished_at=timezone.now(),
-            statistics=_statistics(candidates, tables, comparisons),
+            statistics=told,
         )
 
 
@@ -147,7 +137,7 @@ def _compare(
         return {}
     compared = stats.compare_parts(
         parts,
-        keys=[_key(candidate) for candidate in candidates],
+        keys=[key_of(candidate) for candidate in candidates],
         row_keys=list(range(len(documents))),
         groups=groups,
         eligible=[not candidate.is_baseline and not candidate.problem for candidate in candidates],
@@ -168,10 +158,10 @@ def _aggregates(candidates: list[Candidate], table: Table, found: stats.Comparis
                 candidate_id=pk,
                 part=table.part,
                 signature_id=table.signature,
-                mean=_finite(standing.interval.mean),
-                low=_finite(standing.interval.low),
-                high=_finite(standing.interval.high),
-                sd=_finite(float(present.std(ddof=1))) if len(present) > 1 else None,
+                mean=finite(standing.interval.mean),
+                low=finite(standing.interval.low),
+                high=finite(standing.interval.high),
+                sd=finite(float(present.std(ddof=1))) if len(present) > 1 else None,
                 method=standing.interval.method[:20],
                 n=standing.n,
                 n_groups=standing.groups,
@@ -203,9 +193,9 @@ def _of_the_corpus(experiment: Experiment, table: Table, groups: list[str | None
             candidate_id=candidate,
             part=corpus.part.name,
             signature_id=table.signature,
-            mean=_finite(float(corpus.value(counts.sum(axis=0), options))),
-            low=_finite(low),
-            high=_finite(high),
+            mean=finite(float(corpus.value(counts.sum(axis=0), options))),
+            low=finite(low),
+            high=finite(high),
             method="" if low is None else "bootstrap",
             n=len(rows),
             n_groups=len(sums),
@@ -233,59 +223,21 @@ def _contrasts(experiment: Experiment, table: Table, found: stats.Comparison) ->
                     part=table.part,
                     signature_id=table.signature,
                     family=family,
-                    difference=_finite(contrast.difference),
-                    low=_finite(contrast.low),
-                    high=_finite(contrast.high),
-                    p=_finite(contrast.p),
-                    p_error=_finite(contrast.mc_error),
-                    p_holm=_finite(contrast.p_holm),
+                    difference=finite(contrast.difference),
+                    low=finite(contrast.low),
+                    high=finite(contrast.high),
+                    p=finite(contrast.p),
+                    p_error=finite(contrast.mc_error),
+                    p_holm=finite(contrast.p_holm),
                     verdict=contrast.verdict,
                     n=contrast.n,
                     win=contrast.win,
                     tie=contrast.tie,
                     loss=contrast.loss,
-                    detectable=_finite(contrast.detectable),
+                    detectable=finite(contrast.detectable),
                 )
             )
     return rows
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _statistics(
-    candidates: list[Candidate], tables: list[Table], comparisons: dict[tuple[str, str], stats.Comparison]
-) -> dict[str, Any]:
-    """What the comparison needs beside the rows: per part the leader, the best group, P(best), warnings, signature."""
-    told: dict[str, Any] = defaultdict(dict)
-    for table in tables:
-        found = comparisons[table.part, table.signature]
-        told[table.part][table.signature] = {
-            "leader": int(found.leader) if found.leader else None,
-            "ranked": found.ranked,
-            "best_group": [int(key) for key in found.best_group],
-            "p_best": {int(each.key): _finite(each.p_best) for each in found.standings},
-            "ranks": {int(each.key): [each.rank_low, each.rank_high] for each in found.standings},
-            "detectable": _finite(found.mde),
-            "n": found.n,
-            "groups": found.groups,
-            "warnings": [_in_labels(candidates, warning) for warning in found.warnings],
-            "signature": found.signature,
-        }
-    return dict(told)
-
-
-def _in_labels(candidates: list[Candidate], sentence: str) -> str:
-    """The statistics know candidates by their keys; people know them by their labels."""
-    for candidate in candidates:
-        sentence = sentence.replace(_key(candidate), candidate.label)
-    return sentence
-
-
-def _key(candidate: Candidate) -> str:
-    """A candidate's key in the statistics: sortable, and like no other text."""
-    return f"{candidate.pk:012d}"
 
 
 def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
@@ -304,10 +256,12 @@ def _summary(experiment: Experiment, candidate: Candidate) -> dict[str, Any]:
         ms=Sum("latency_ms", filter=Q(output_tokens__isnull=False)),
     )
     length = mine.filter(finish_reason="length").count()
+    answered = stats.wilson(counts.get("ok", 0), n)
     return {
         "n": n,
         "states": counts,
         "answer_rate": counts.get("ok", 0) / n if n else None,
+        "answer_rate_interval": [answered.low, answered.high],
         "truncated": cut,
         "truncated_rate": cut / truncated.count() if truncated.exists() else None,
         "cut_short": length,

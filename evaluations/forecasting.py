@@ -1,6 +1,6 @@
 """Forecasting says what an experiment will take before it starts: calls, tokens, money, and what n can show.
 
-Estimates are called estimates and say what they rest on; the money is a bound (`calling.worst_case_micro` summed
+Estimates are called estimates and say what they rest on; the money is a bound (`billing.worst_case_micro` summed
 over the documents), so a budget above it never pauses the run for want of money, retries aside. STATISTICS §2 for
 the detectable difference.
 """
@@ -32,7 +32,7 @@ TYPICAL_SD = 0.10
 MEASURED = 5000
 """At most this many documents are read to estimate lengths: counting characters means unpacking each text."""
 CALL_BYTES = 64
-"""What a chat format adds to a document, at most: as in `calling.worst_case_micro`."""
+"""What a chat format adds to a document, at most: as in `billing.worst_case_micro`."""
 FEW = 30
 
 

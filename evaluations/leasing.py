@@ -138,6 +138,18 @@ def _mine(lease: Lease) -> dict[str, object]:
     return {"pk": lease.unit.pk, **fence}
 
 
+FENCE = """
+SELECT id FROM evaluations_workunit
+WHERE id = %(unit)s AND (%(is_unfenced)s OR (epoch = %(epoch)s AND state = 'leased')) FOR NO KEY UPDATE
+"""
+"""`fenced` within one statement: a row, locked, where the unit is still ours. Its values are `fence_of`."""
+
+
+def fence_of(lease: Lease) -> dict[str, Any]:
+    """The values of `FENCE`."""
+    return {"unit": lease.unit.pk, "epoch": lease.epoch, "is_unfenced": not FENCED}
+
+
 @contextmanager
 def fenced(lease: Lease) -> Iterator[None]:
     """A transaction that holds the unit's row lock under the lease's epoch. Raises Fenced when it is no longer ours."""

@@ -14,8 +14,8 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
 from evaluations import comparing, metrics, selfchecking
+from evaluations.comparison_shapes import PartSerializer
 from evaluations.models import SelfCheck
-from evaluations.shapes import PartSerializer
 from lumigator.access import record
 from lumigator.api import only
 

@@ -7,11 +7,12 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.functional import cached_property
 
 from datasets_app.models import Dataset, Example
 from evaluations import states
@@ -25,6 +26,12 @@ ALIVE_SECONDS = 30
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+class ExperimentQuerySet(OwnedQuerySet):
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> ExperimentQuerySet:
+        """The comparisons that `user` may see. Runs that draft references are reached by their `GroundTruth`."""
+        return super().for_user(user).filter(purpose=Experiment.Purpose.COMPARE)  # type: ignore[return-value]
+
+
 class Experiment(models.Model):
     """Many candidates on one dataset. What was asked is frozen when it starts; the states are in `states.EXPERIMENT`.
 
@@ -34,7 +41,12 @@ class Experiment(models.Model):
     each time work is planned again (resume, a candidate or metric added): new units never collide with old ones.
     """
 
+    class Purpose(models.TextChoices):
+        COMPARE = "compare", "Compare models"
+        GROUND_TRUTH = "ground_truth", "Draft references"
+
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="experiments")
+    purpose = models.CharField(max_length=12, choices=Purpose.choices, default=Purpose.COMPARE, editable=False)
     name = models.CharField(max_length=200)
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="experiments")
     task = models.CharField(max_length=40, default="summarization")
@@ -66,7 +78,7 @@ class Experiment(models.Model):
     started_at = models.DateTimeField(null=True, blank=True, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = OwnedQuerySet.as_manager()
+    objects = ExperimentQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]
@@ -469,3 +481,167 @@ class SelfCheck(models.Model):
 
     def __str__(self) -> str:
         return f"self-check {self.pk} ({'done on ' + self.host if self.done_at else 'waiting'})"
+
+
+class Completion(models.Model):
+    """One online request: a text, or a conversation, for one model, answered by a warm worker within seconds.
+
+    asked ──► running ──► done      (`status` says answered, refused or empty)
+      │          ├──────► failed    (`error` says why, in words)
+      └──────────┘ (its worker vanished: once more for a model that runs here, never for a call that may be billed)
+
+    It is its own line of the ledger: `reserved_micro` is written before a paid call, `cost_micro` after it.
+    Those of one `batch` were asked together, side by side.
+    """
+
+    class State(models.TextChoices):
+        ASKED = "asked", "Waiting"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="completions")
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    batch = models.UUIDField(default=uuid.uuid4)
+    model = models.ForeignKey(ModelEntry, on_delete=models.SET_NULL, null=True, related_name="+")
+    connection = models.ForeignKey(Connection, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    example = models.ForeignKey(Example, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    label = models.CharField(max_length=160)
+    provider = models.CharField(max_length=30)
+    queue = models.CharField(max_length=10)
+    spec = models.JSONField(default=dict)
+    model_key = models.CharField(max_length=64)
+    source = models.TextField(blank=True)
+    messages = models.JSONField(default=list, blank=True)
+    seed = models.PositiveIntegerField(default=0)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.ASKED)
+    owner = models.CharField(max_length=120, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    status = models.CharField(max_length=8, blank=True, choices=Generation.Status.choices)
+    text = models.TextField(blank=True)
+    reasoning = models.TextField(blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+    finish_reason = models.CharField(max_length=40, blank=True)
+    input_tokens = models.PositiveIntegerField(null=True)
+    input_tokens_read = models.PositiveIntegerField(null=True)
+    cached_tokens = models.PositiveIntegerField(null=True)
+    output_tokens = models.PositiveIntegerField(null=True)
+    latency_ms = models.PositiveIntegerField(null=True)
+    reserved_micro = models.BigIntegerField(null=True)
+    cost_micro = models.BigIntegerField(null=True)
+    asked_at = models.DateTimeField(db_default=Now())
+    begun_at = models.DateTimeField(null=True)
+    done_at = models.DateTimeField(null=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["queue", "id"], name="completions_open", condition=Q(state__in=("asked", "running"))),
+            models.Index(fields=["batch"], name="completions_of_a_batch"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.get_state_display().lower()}"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in (self.State.DONE, self.State.FAILED)
+
+
+class GroundTruth(models.Model):
+    """References that a model drafts and people approve, document by document.
+
+    The drafts are made by `experiment`: a run of the engine with one candidate and no metric. Its state is that of the
+    run until it has ended; from then on `annotating.stage` says how far the review is.
+    """
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="ground_truths")
+    experiment = models.OneToOneField(Experiment, on_delete=models.CASCADE, related_name="ground_truth")
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["team", "-id"])]
+        verbose_name_plural = "ground truth"
+
+    def __str__(self) -> str:
+        return self.experiment.name
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """The model that drafts."""
+        return self.experiment.candidates.all()[0]  # those that a list fetched beforehand are not asked for again
+
+
+class Draft(models.Model):
+    """One reading of one document: what a person decided about the model's draft, or that nobody did yet.
+
+    unreviewed ◄──► accepted | edited | rejected      (every change raises `version`, and must know the one before)
+
+    `reading` 1 is the one that is published. `reading` 2 is a second person's, made independently on some documents:
+    it only tells how far reviewers agree. `text` is the approved text of an edited one; the text of an accepted one is
+    the model's. `is_written`: there was no draft to edit, a person wrote it. `in_bulk`: accepted with all others, not
+    read one by one.
+    """
+
+    class Decision(models.TextChoices):
+        UNREVIEWED = "unreviewed", "Not reviewed"
+        ACCEPTED = "accepted", "Accepted"
+        EDITED = "edited", "Edited"
+        REJECTED = "rejected", "Rejected"
+
+    ground_truth = models.ForeignKey(GroundTruth, on_delete=models.CASCADE, related_name="drafts")
+    example = models.ForeignKey(Example, on_delete=models.CASCADE, related_name="+")
+    index = models.PositiveIntegerField(help_text="The document's place in its dataset, from 0.")
+    reading = models.PositiveSmallIntegerField(default=1)
+    decision = models.CharField(max_length=10, choices=Decision.choices, default=Decision.UNREVIEWED)
+    text = models.TextField(blank=True)
+    is_written = models.BooleanField(default=False)
+    in_bulk = models.BooleanField(default=False)
+    assigned_to = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    reviewer = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    decided_at = models.DateTimeField(null=True, blank=True)
+    version = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["ground_truth", "index", "reading"]
+        constraints = [models.UniqueConstraint(fields=["ground_truth", "index", "reading"], name="one_draft_a_reading")]
+        indexes = [
+            models.Index(fields=["ground_truth", "reading", "decision", "index"], name="drafts_by_decision"),
+            models.Index(
+                fields=["ground_truth", "assigned_to", "index"], name="drafts_to_do", condition=Q(decision="unreviewed")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"document {self.index} of ground truth {self.ground_truth_id}: {self.decision}"
+
+    @property
+    def is_decided(self) -> bool:
+        return self.decision != self.Decision.UNREVIEWED
+
+
+class Publication(models.Model):
+    """A dataset that was made of approved references: which rows, how many of each kind, by whom. `counts` is
+    {"rows": n, word of `publishing.references_by`: how many references}."""
+
+    class Rows(models.TextChoices):
+        APPROVED = "approved", "Only documents with an approved reference"
+        ALL = "all", "Every document, with a reference where one was approved"
+
+    ground_truth = models.ForeignKey(GroundTruth, on_delete=models.CASCADE, related_name="publications")
+    dataset = models.OneToOneField(Dataset, on_delete=models.CASCADE, related_name="publication")
+    rows = models.CharField(max_length=8, choices=Rows.choices)
+    counts = models.JSONField(default=dict)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.dataset} of ground truth {self.ground_truth_id}"

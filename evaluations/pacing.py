@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 ANSWERS_FOR_ONE_MORE = 50
 BURST_SECONDS = 1.0
@@ -28,17 +29,20 @@ class Pace:
         self._flying = 0
         self._answers = 0
         self._served: deque[tuple[float, float]] = deque()
+        self._waiting: list[Callable[[], None]] = []
         self._slowed_at = self._not_before = self._began_at = float("-inf")
         self._lock = threading.Lock()
 
-    def begin(self) -> float | None:
+    def begin(self, when_room: Callable[[], None] | None = None) -> float | None:
         """Take off now: None. Or in how many seconds to ask again, because the provider asked for a pause; 0.0 when
-        there is only no room now. Each take-off needs one `end`."""
+        there is only no room now: `when_room` is called, once, when there is some. Each take-off needs one `end`."""
         with self._lock:
             now = time.monotonic()
             if now < self._not_before:
                 return self._not_before - now
             if self._flying >= self.limit:
+                if when_room is not None and when_room not in self._waiting:
+                    self._waiting.append(when_room)
                 return 0.0
             if not self._flying and not self._served:
                 self._began_at = now
@@ -55,6 +59,10 @@ class Pace:
                 self._forget()
             if self._answers >= ANSWERS_FOR_ONE_MORE and self.limit < self.most:
                 self.limit, self._answers = self.limit + 1, 0
+            told = self._waiting if self._flying < self.limit else []
+            self._waiting = [] if told else self._waiting
+        for when_room in told:
+            when_room()
 
     def slow_down(self, pause: float | None) -> None:
         """The provider asked for a slower pace, and perhaps for a pause of that many seconds."""

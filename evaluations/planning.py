@@ -16,13 +16,13 @@ from django.db import transaction
 
 from datasets_app.models import Dataset
 from evaluations import metrics as metric_plugins
-from evaluations import tasks
+from evaluations import prompting, tasks
 from evaluations.announcing import announce
 from evaluations.leasing import Lease, close, fenced
 from evaluations.models import Candidate, Experiment, Generation, Score, Worker, WorkUnit
 from evaluations.steering import finalize_when_complete, settle_cancelled
 from lumigator.models import Team
-from models_registry import choosing
+from models_registry import choosing, shortening
 from models_registry.models import ModelEntry
 from models_registry.providers import ProviderError
 
@@ -49,7 +49,7 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
 
     `data`: name, dataset (a Dataset), task, prompt, models [slug | URI | {model, label, prompt, generation}],
     metrics [name], metric_options {name: {option: value}}, primary_metric (a part), margin, sample {n, seed},
-    budget_usd, baselines, gates, reuse_outputs.
+    budget_usd, baselines, gates, reuse_outputs, purpose (compare; ground_truth needs no metric).
     Raises Refused with every problem found, by field; an unknown model or metric is never dropped.
     """
     errors: dict[str, list[str]] = {}
@@ -58,9 +58,11 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
         errors["dataset"] = [f"the dataset is {dataset.get_state_display().lower()}; only a ready one can be used"]
     task = _one_of(tasks.available(), data.get("task") or "summarization", "task", errors)
     prompt = data.get("prompt") or ""
-    if prompt and (wrong := tasks.problems_of(prompt)):
+    if prompt and (wrong := prompting.problems_of(prompt, prompting.values_of(dataset.profile))):
         errors["prompt"] = wrong
-    chosen = _metrics(data.get("metrics") or (task.metrics if task else ()), errors)
+    purpose = data.get("purpose") or Experiment.Purpose.COMPARE
+    usual = task.metrics if task and purpose == Experiment.Purpose.COMPARE else ()
+    chosen = _metrics(data.get("metrics") or usual, errors)
     options = data.get("metric_options") or {}
     if wrong := option_problems(chosen, options):
         errors["metric_options"] = wrong
@@ -75,6 +77,7 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
     sample = data.get("sample") or {}
     experiment = Experiment(
         team=team,
+        purpose=purpose,
         name=(data.get("name") or f"{dataset.name}: which model?")[:200],
         dataset=dataset,
         task=task.name if task else "",
@@ -212,8 +215,11 @@ def _candidate(
     provider = entry.provider
     task = tasks.available().get(experiment.task)
     prompt = asked.get("prompt") or experiment.prompt or (task.prompt if task else "")
-    if asked.get("prompt"):
-        problems += [f"{entry.slug}: {wrong}" for wrong in tasks.problems_of(prompt)]
+    values = prompting.values_of(experiment.dataset.profile, asked.get("language") or "")
+    if wrong_prompt := prompting.problems_of(prompt, values):
+        problems += [f"{entry.slug}: {wrong}" for wrong in wrong_prompt]
+        prompt = tasks.PLACEHOLDER
+    prompt = prompting.settle(prompt, values)
     if why := choosing.why_not(entry):
         problems.append(f"{entry.slug}: {why}")
     if provider.uses_references and not experiment.dataset.has_references:
@@ -234,19 +240,34 @@ def _candidate(
     if entry.privacy != ModelEntry.Privacy.LOCAL:
         # The answer's length must be bounded, or no worst case of its price is true.
         spec["generation"].setdefault("max_new_tokens", DEFAULT_NEW_TOKENS)
+    chosen = {name: asked[name] for name in ("engine", "dtype") if asked.get(name)}
+    spec |= chosen
+    if chosen and provider.place != "host":
+        problems.append(f"{entry.slug}: {' and '.join(chosen)} can only be chosen for a model that runs here")
+    if asked.get("long_documents"):
+        spec["long_documents"] = asked["long_documents"]
+        if provider.place != "host":  # a local model's own provider says what is wrong with it
+            problems += [f"{entry.slug}: {wrong}" for wrong in shortening.problems(spec, provider.place)]
     spec["prompt_version"] = tasks.version_of(prompt) if spec["prompt"] else ""
     problems += [f"{entry.slug}: {wrong}" for wrong in provider.problems(choosing.locate(spec))]
     return Candidate(
         experiment=experiment,
         model=entry if entry.pk else None,
         connection=choosing.connection_for(team, entry),
-        label=(asked.get("label") or entry.slug)[:160],
+        label=(asked.get("label") or _label(entry, spec))[:160],
         provider=provider.name,
         queue=provider.queue,
         spec=spec,
         is_baseline=entry.is_baseline,
         uses_references=provider.uses_references,
     )
+
+
+def _label(entry: ModelEntry, spec: dict[str, Any]) -> str:
+    """The slug, with what is particular to this candidate."""
+    particular = [spec.get("long_documents"), spec.get("engine"), spec.get("dtype")]
+    told = [name for name in particular if name and name != "auto"]
+    return f"{entry.slug} ({', '.join(told)})" if told else entry.slug
 
 
 def sample_of(experiment: Experiment) -> np.ndarray[Any, Any]:
@@ -260,9 +281,13 @@ def sample_of(experiment: Experiment) -> np.ndarray[Any, Any]:
 
 def plan(lease: Lease) -> None:
     """The plan unit: cut what has no outcome or no score into units. Safe to repeat."""
+    from evaluations import annotating
+
     experiment = lease.unit.experiment
     sample = sample_of(experiment)
     _settle_signatures(lease, experiment)
+    if experiment.purpose == Experiment.Purpose.GROUND_TRUTH:
+        annotating.lay_out(lease, experiment, sample)
     for candidate in experiment.candidates.all():
         if candidate.problem:
             Candidate.objects.filter(pk=candidate.pk).update(problem="", problem_code="")

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from evaluations import metrics
+from evaluations.deciding import turned
+from evaluations.fronts import RESAMPLES
 from evaluations.templatetags.words import decimals
 
 Row = dict[str, Any]
@@ -24,6 +26,7 @@ CALLED: dict[str, Callable[[Row, str], Any]] = {
     "latency": lambda row, part: (row.get("latency_ms") or {}).get("p50"),
     "speed": lambda row, part: row.get("tokens_per_second"),
 }
+PRINTED_SLICES, PRINTED_MODELS = 12, 5
 SORTS = (*CALLED, *(f"-{key}" for key in CALLED))
 
 
@@ -70,7 +73,7 @@ class Line:
     row: Row
     interval: Mapping[str, Any]
     versus: Mapping[str, Any]
-    is_leader: bool
+    is_reference: bool
     is_best: bool
 
 
@@ -92,7 +95,8 @@ class Shown:
         self.parts = [self._part(described) for described in document["parts"]]
         self.part = next((part for part in self.parts if part.name == about), Part(about, about, True, 3))
         self.sort = sort if sort in SORTS else ""
-        self.leader = document.get("reference_candidate")
+        self.reference = document.get("reference_candidate")
+        self.leader = document.get("leader", self.reference)
 
     @property
     def is_primary(self) -> bool:
@@ -103,8 +107,21 @@ class Shown:
         return next((part.label for part in self.parts if part.name == self.primary), self.primary)
 
     @property
-    def leader_label(self) -> str:
-        return next((row["label"] for row in self.rows if row["candidate"] == self.leader), "")
+    def reference_label(self) -> str:
+        """Whom the others are held against: "the leader", or the chosen candidate's name."""
+        if self.reference == self.leader:
+            return "the leader"
+        return next((row["label"] for row in self.rows if row["candidate"] == self.reference), "")
+
+    @property
+    def models(self) -> list[Row]:
+        return [row for row in self.rows if not row["is_baseline"]]
+
+    @property
+    def margin(self) -> float | None:
+        """The largest loss that is accepted for a cheaper model, where one was set for the part that is shown."""
+        margin: float | None = self.document["experiment"].get("margin") if self.is_primary else None
+        return margin
 
     def _part(self, described: Mapping[str, Any]) -> Part:
         name = described["name"]
@@ -132,8 +149,8 @@ class Shown:
         return Line(
             row=row,
             interval=_metric(row, self.part.name),
-            versus=_versus(row, self.part.name),
-            is_leader=row["candidate"] == self.leader,
+            versus=(row["versus_reference"] if "versus_reference" in row else _versus(row, self.part.name)) or {},
+            is_reference=row["candidate"] == self.reference,
             is_best=self.part.best is not None and row["candidate"] == self.part.best,
         )
 
@@ -156,7 +173,7 @@ class Shown:
         """What the best group is called. A model without a rival has beaten nobody: baselines are not ranked."""
         if len(best) > 1:
             return "Best group: nothing here is clearly worse than the leader"
-        models = [row for row in self.rows if not row["is_baseline"]]
+        models = self.models
         if len(models) == 1:
             return "The only model"
         rivals = [
@@ -189,7 +206,7 @@ class Shown:
     def scale_rows(self) -> list[Row]:
         """What the column of intervals is scaled to: the models and the best baseline, so that one baseline far away
         does not squeeze the differences that matter."""
-        models = [row for row in self.rows if not row["is_baseline"]]
+        models = self.models
         return [*models, self.baseline] if self.baseline and models else models or self.rows
 
     @property
@@ -218,6 +235,80 @@ class Shown:
                 "is_baseline": row["is_baseline"],
                 "is_ceiling": row.get("uses_references"),
             }
+
+    @cached_property
+    def front(self) -> list[Row]:
+        """Those that are on a front in any share of the resamples, the most constant first."""
+        found = [row for row in self.rows if any((row.get("front") or {}).values())]
+        return sorted(found, key=lambda row: -(row["front"]["cost"] or row["front"]["latency"] or 0.0))
+
+    @property
+    def front_resamples(self) -> int:
+        return RESAMPLES
+
+    @property
+    def off_the_cost_front(self) -> list[str]:
+        """Whose price is not known: they are on no cost front, and not as if they cost nothing."""
+        return [row["label"] for row in self.rows if row.get("front") and row["cost_per_1000_usd"] is None]
+
+    @cached_property
+    def gates(self) -> list[tuple[Row, list[dict[str, Any]]]]:
+        """Every model with its result at each gate, and its result against the best baseline last."""
+        told = self.document.get("gates") or []
+        if not told:
+            return []
+        against = {row["candidate"]: row for row in (self.document.get("baseline_check") or {}).get("rows", ())}
+        lines = []
+        for row in self.models:
+            cells = []
+            for gate in told:
+                result = next(each for each in gate["results"] if each["candidate"] == row["candidate"])
+                cells.append({"unit": gate["unit"], **result})
+            lines.append((row, [*cells, {"unit": "verdict", **(against.get(row["candidate"]) or {"verdict": ""})}]))
+        return lines
+
+    @property
+    def checked_baseline(self) -> str:
+        chosen = (self.document.get("baseline_check") or {}).get("baseline")
+        return next((row["label"] for row in self.rows if row["candidate"] == chosen), "")
+
+    @cached_property
+    def readings(self) -> list[dict[str, Any]]:
+        """The readings, with names for ids."""
+        named = {row["candidate"]: row["label"] for row in self.rows}
+        return [
+            {
+                **each,
+                "best_group": [named[candidate] for candidate in each["best_group"]],
+                "choice": named.get(each["choice"], ""),
+            }
+            for each in (self.document.get("readings") or {}).get("rows", ())
+        ]
+
+    @cached_property
+    def slices(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Every slice with a cell for each model, in the order of the models; for the part that decides only."""
+        if not self.is_primary:
+            return []
+        lines = []
+        for each in (self.document.get("slices") or {}).get("rows", ()):
+            cells = {cell["candidate"]: cell for cell in each["cells"]}
+            lines.append((each, [cells[row["candidate"]] for row in self.models if row["candidate"] in cells]))
+        return lines
+
+    @property
+    def slices_are_printed(self) -> bool:
+        """Whether they leave the printed answer on two pages."""
+        return len(self.slices) <= PRINTED_SLICES and len(self.models) <= PRINTED_MODELS
+
+    @property
+    def distributions(self) -> Iterator[tuple[Row, dict[str, Any]]]:
+        """Every candidate with the distribution of its values, all in the same bins."""
+        told = self.document.get("distribution") or {}
+        counts = {str(candidate): row for candidate, row in (told.get("counts") or {}).items()}
+        for row in self.rows:
+            if any(mine := counts.get(str(row["candidate"])) or ()):
+                yield row, {"edges": told["edges"], "counts": mine}
 
     @property
     def table(self) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
@@ -264,26 +355,6 @@ class Shown:
         digest = next((digest for digest in digests if digest), "")
         detail = (self.document.get("signature") or {}).get("metrics", {}).get(digest) or {}
         return digest, list(flat(detail))
-
-
-TURNED = {"better": "worse", "worse": "better"}
-
-
-def turned(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """The same pair, told about the other one."""
-
-    def negated(value: float | None) -> float | None:
-        return None if value is None else 0.0 - value
-
-    return {
-        **pair,
-        "a": pair["b"],
-        "b": pair["a"],
-        "difference": negated(pair.get("difference")),
-        "low": negated(pair.get("high")),
-        "high": negated(pair.get("low")),
-        "verdict": TURNED.get(str(pair.get("verdict")), pair.get("verdict")),
-    }
 
 
 def flat(mapping: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -289,7 +289,7 @@ def bootstrap_means(
     means = np.full((resamples, table.shape[1]), np.nan)
     if len(table) == 0:
         return means
-    for start, stop, counts in _draws(len(table), table.shape[1], resamples, seed):
+    for start, stop, counts in unit_draws(len(table), table.shape[1], resamples, seed):
         means[start:stop] = _divide(counts @ table, (counts @ distinct)[:, where])
     return means
 
@@ -302,12 +302,12 @@ def bootstrap_totals(sums: npt.ArrayLike, *, resamples: int = 10_000, seed: int 
     table = np.ascontiguousarray(_table(sums))
     totals = np.zeros((resamples, table.shape[1]))
     if len(table):
-        for start, stop, counts in _draws(len(table), table.shape[1], resamples, seed):
+        for start, stop, counts in unit_draws(len(table), table.shape[1], resamples, seed):
             totals[start:stop] = counts @ table
     return totals
 
 
-def _draws(units: int, columns: int, resamples: int, seed: int) -> Iterator[tuple[int, int, Floats]]:
+def unit_draws(units: int, columns: int, resamples: int, seed: int) -> Iterator[tuple[int, int, Floats]]:
     """Blocks of how often each unit was drawn: rows (resamples of the block, units), each summing to `units`."""
     random = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, DRAWS, resamples))))
     for start, stop in _blocks(resamples, max(units, columns)):

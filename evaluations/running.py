@@ -123,9 +123,8 @@ def finish(lease: Lease) -> None:
         if have != len(unit.indexes):
             raise RuntimeError(f"work unit {unit.pk} ended with {have} outcomes for {len(unit.indexes)} examples")
         leasing.close(lease)
-        experiment = locked(unit.experiment_id)
-        _score_next(experiment, unit, unit.indexes)
-        finalize_when_complete(experiment)
+        _score_next(unit.experiment, unit, unit.indexes)
+        finalize_when_complete(locked(unit.experiment_id))  # last: whoever makes a paid call waits for this lock
 
 
 def _score_next(experiment: Experiment, unit: WorkUnit, indexes: Sequence[int]) -> None:

@@ -147,20 +147,43 @@ def non_inferiority(
     if mean is None or error is None:
         reason = f"{units} paired units: at least two are needed for a bound"
         return NonInferiority("inconclusive", margin, mean, None, None, units, None, "none", reason)
-    method = "t" if units < BOOTSTRAP_FROM else "bootstrap"
-    if method == "t":
+    boot = None
+    if units >= BOOTSTRAP_FROM:
+        boot = bootstrap_means(sums[:, None], sizes[:, None], resamples=resamples, seed=seed)[:, 0]
+    bound, upper = one_sided(mean, error, units, boot, alpha=alpha)
+    return judged(margin, mean, bound, upper, sd=error * math.sqrt(units), units=units, alpha=alpha)
+
+
+def one_sided(
+    mean: float, error: float, units: int, boot: npt.NDArray[np.float64] | None, *, alpha: float = ALPHA
+) -> tuple[float, float]:
+    """(lower, upper): the bounds with `alpha` beyond each, t below 100 units and from bootstrap means from there on."""
+    if units < BOOTSTRAP_FROM:
         half = t_quantile(1 - alpha, units - 1) * error
-        bound, upper = mean - half, mean + half
-    else:
-        boot = bootstrap_means(sums[:, None], sizes[:, None], resamples=resamples, seed=seed)
-        bound, upper = (float(value) for value in np.nanquantile(boot, [alpha, 1 - alpha]))
+        return mean - half, mean + half
+    if boot is None:
+        raise ValueError(f"{units} units need their bootstrap means: pass boot")
+    lower, upper = np.nanquantile(boot, [alpha, 1 - alpha])
+    return float(lower), float(upper)
+
+
+def judged(
+    margin: float, difference: float, bound: float, upper: float, *, sd: float, units: int, alpha: float = ALPHA
+) -> NonInferiority:
+    """The verdict at `margin` (>= 0) on a difference with its one-sided bounds, oriented so that negative is worse.
+
+    `sd` is the standard deviation of the difference from unit to unit. See `non_inferiority`. Raises ValueError.
+    """
+    if not margin >= 0:
+        raise ValueError(f"the margin cannot be negative, as {margin} is: it is the loss that you would accept")
+    method = "t" if units < BOOTSTRAP_FROM else "bootstrap"
     if bound > -margin or upper < -margin:
         verdict = "non-inferior" if bound > -margin else "worse"
-        return NonInferiority(verdict, margin, mean, bound, upper, units, None, method)
-    room = margin + mean
+        return NonInferiority(verdict, margin, difference, bound, upper, units, None, method)
+    room = margin + difference
     if room <= 0:
         reason = "the observed loss is as large as the margin: more documents would not prove non-inferiority"
-        return NonInferiority("inconclusive", margin, mean, bound, upper, units, None, method, reason)
+        return NonInferiority("inconclusive", margin, difference, bound, upper, units, None, method, reason)
     # One-sided, so alpha is not halved; 80 % power.
-    needed = n_needed(error * math.sqrt(units), room, alpha=2 * alpha)
-    return NonInferiority("inconclusive", margin, mean, bound, upper, units, max(needed, units + 1), method)
+    needed = n_needed(sd, room, alpha=2 * alpha)
+    return NonInferiority("inconclusive", margin, difference, bound, upper, units, max(needed, units + 1), method)

@@ -46,6 +46,7 @@ from evaluations.significance import (
     mde,
     n_needed,
     non_inferiority,
+    one_sided,
     wilson,
     win_tie_loss,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "mde",
     "n_needed",
     "non_inferiority",
+    "one_sided",
     "p_best",
     "rank_intervals",
     "resamples_for",
@@ -354,7 +356,7 @@ def _tell(seen: _Evidence, rules: _Rules) -> Comparison:
         best_group=tuple(rules.names[c] for c in best),
         versus_reference=tuple(versus),
         pairs=tuple(pairs[seen.pair(a, b)].about(rules.names[b]) for a, b in itertools.combinations(ranking, 2)),
-        mde=max((contrast.detectable for contrast in between if contrast.detectable is not None), default=None),
+        mde=next((contrast.detectable for contrast in between if contrast.detectable is not None), None),
         rows=len(seen.scores),
         n=int(scored.sum()),
         groups=int((seen.candidates.sizes > 0).any(axis=1).sum()),
@@ -387,9 +389,12 @@ def _contrast(seen: _Evidence, rules: _Rules, family: str, m: int, p_holm: float
     i, j = seen.pairs[m]
     test = seen.tests[m]
     sums, sizes = seen.contrasts.sums[:, m], seen.contrasts.sizes[:, m]
-    span = _interval(sums, sizes, None if seen.boot_gaps is None else seen.boot_gaps[:, m], rules)
+    boot = None if seen.boot_gaps is None else seen.boot_gaps[:, m]
+    span = _interval(sums, sizes, boot, rules)
     win, tie, loss = win_tie_loss(seen.gaps[:, m], higher_is_better=seen.higher_is_better)
     error = standard_error(sums, sizes) if span.n >= EXAMPLES_BELOW else None
+    sd = None if error is None else error * math.sqrt(span.n)
+    lower, upper = (None, None) if error is None else one_sided(span.mean or 0.0, error, span.n, boot)
     return Contrast(
         a=rules.names[i],
         b=rules.names[j],
@@ -409,8 +414,11 @@ def _contrast(seen: _Evidence, rules: _Rules, family: str, m: int, p_holm: float
         loss=loss,
         n=int(sizes.sum()),
         groups=span.n,
-        detectable=mde(error * math.sqrt(span.n), span.n) if error is not None and error > TIE else None,
+        detectable=mde(sd, span.n) if sd is not None and error is not None and error > TIE else None,
         reason=span.reason,
+        lower=lower,
+        upper=upper,
+        sd=sd,
     )
 
 
@@ -440,7 +448,7 @@ def _standings(
     racing = sorted(contenders)
     shares: dict[int, float] = {}
     ranks: dict[int, tuple[int, int]] = {}
-    if seen.boot is not None and racing:
+    if seen.boot is not None and len(racing) > 1:  # who runs alone is best in every resample, and that says nothing
         means = seen.boot[:, racing]
         found = p_best(means, higher_is_better=seen.higher_is_better)
         shares = {c: float(share) for c, share in zip(racing, found, strict=True)}

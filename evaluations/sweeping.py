@@ -15,7 +15,7 @@ from django.db.models import Min, Q
 
 from datasets_app import ingesting
 from evaluations import poison, probing
-from evaluations.calling import abandon_calls, abandon_orphans
+from evaluations.billing import abandon_calls, abandon_orphans
 from evaluations.models import Experiment, Worker, WorkUnit
 from evaluations.steering import finalize_when_complete, settle_cancelled
 from models_registry import trying

@@ -116,6 +116,8 @@ def show(document: Document, *, width: int | None = None) -> None:
     console.print(_fitting_table(document, console), "", soft_wrap=False, crop=True)
     if any(row["versus_leader"].get(document["primary_metric"]) for row in document["candidates"]):
         console.print("  * the best group; ▲ better, ▼ worse, ≈ no clear difference, ~ borderline, ? too little data\n")
+    if sentence := (document.get("readings") or {}).get("sentence"):
+        console.print(f"  {escape(sentence)}")
     for reason in document["recommendation"]["reasons"]:
         console.print(f"  {escape(reason)}")
     for caveat in document["recommendation"]["caveats"]:
@@ -146,10 +148,14 @@ def _table(document: Document, shown: list[str], name_width: int) -> Table:
     table.add_column(f"{labels.get(shown[0], shown[0])} [95 %]", justify="right", no_wrap=True)
     for header in (*(labels.get(part, part) for part in shown[1:]), "answers", "s/doc", "$/1000"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("vs leader", no_wrap=True)
+    table.add_column("vs leader" if _is_against_leader(document) else "vs chosen", no_wrap=True)
     for row, cells in zip(document["candidates"], rows, strict=True):
         table.add_row(*cells, style="dim" if row["is_baseline"] else "")
     return table
+
+
+def _is_against_leader(document: Document) -> bool:
+    return document.get("reference_candidate") == document.get("leader")
 
 
 def _has(document: Document, part: str) -> bool:
@@ -162,7 +168,7 @@ def _cells(row: Document, primary: str, shown: list[str]) -> list[str]:
     name = escape(row["label"]) + (" (baseline)" if row["is_baseline"] and not says_so else "")
     latency = row["latency_ms"]["p50"]
     cost = row["cost_per_1000_usd"]
-    told = row["versus_leader"].get(primary)
+    told = row["versus_reference"] if "versus_reference" in row else row["versus_leader"].get(primary)
     return [
         "*" if row["best_group"] else "",
         name,

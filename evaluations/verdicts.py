@@ -23,6 +23,8 @@ class Contrast:
     "baselines"). `mc_error` is the Monte-Carlo error of p (0 when exact) and `resamples` the flips behind it.
     `detectable` is the smallest true difference that this many units show with 80 % power in one test, None where
     no unit differs. `n` counts documents, `groups` units. Absent bounds and p-values come with `reason`.
+    `lower` and `upper` are the one-sided bounds (5 % beyond each) that non-inferiority is judged by, and `sd` is the
+    standard deviation of the difference from unit to unit.
     """
 
     a: str
@@ -45,6 +47,9 @@ class Contrast:
     groups: int
     detectable: float | None
     reason: str = ""
+    lower: float | None = None
+    upper: float | None = None
+    sd: float | None = None
 
     def reversed(self) -> Contrast:
         """The same evidence, told about a."""
@@ -55,6 +60,8 @@ class Contrast:
             difference=_negated(self.difference),
             low=_negated(self.high),
             high=_negated(self.low),
+            lower=_negated(self.upper),
+            upper=_negated(self.lower),
             verdict=TURNED.get(self.verdict, self.verdict),
             win=self.loss,
             loss=self.win,
@@ -73,7 +80,8 @@ class Standing:
     """One candidate: its mean with interval, and its place where a ranking is allowed (else None).
 
     `p_best` is the share of bootstrap resamples in which it has the best mean among the eligible candidates, and
-    `rank_low`..`rank_high` its 95 % rank interval there (1 is best). `n` counts documents, `groups` units.
+    `rank_low`..`rank_high` its 95 % rank interval there (1 is best); all None where it has no rival. `n` counts
+    documents, `groups` units.
     """
 
     key: str
@@ -97,9 +105,9 @@ class Comparison:
     `leader` is the eligible candidate with the best mean, None if the data is too small to rank (`ranked`).
     `versus_reference` tells of every other candidate against `reference`: the declared one, else the best mean.
     `pairs` tell of the lower-placed candidate b against the higher-placed a. `best_group` holds every eligible
-    candidate that is not significantly worse than the leader. `mde` is the largest detectable difference among the
-    eligible candidates' contrasts with the reference (the baselines' if there are no others). `rows` counts the
-    documents given, `n` those with any score, `groups` their units.
+    candidate that is not significantly worse than the leader. `mde` is the detectable difference of the contrast that
+    matters: the reference against the best of the other eligible candidates that differs from it anywhere (the best
+    baseline if there are no others). `rows` counts the documents given, `n` those with any score, `groups` their units.
     """
 
     standings: tuple[Standing, ...]

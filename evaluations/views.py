@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from datasets_app.models import Example
-from evaluations import comparing, planning, presenting, rescoring, states, steering
+from evaluations import browsing, comparing, filtering, planning, presenting, rescoring, states, steering
 from evaluations.forms import NewExperiment
 from evaluations.models import Experiment
 from lumigator.access import record, require, team_of
@@ -27,7 +27,7 @@ SHOWN = {"": (), "active": (*states.ACTIVE, "paused"), "ended": states.ENDED, "d
 def listing(request: HttpRequest) -> HttpResponse:
     """Newest first, in pages by key; `?show=` is one of SHOWN, `?after=` the last id of the page before."""
     show = request.GET.get("show", "")
-    rows = Experiment.objects.for_user(request.user).select_related("dataset")
+    rows = Experiment.objects.for_user(request.user).select_related("dataset").defer("statistics")
     if wanted := SHOWN.get(show):
         rows = rows.filter(state__in=wanted)
     if (after := request.GET.get("after", "")).isdecimal() and len(after) < 19:
@@ -118,12 +118,17 @@ def progress(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_GET
 def comparison(request: HttpRequest, pk: int) -> HttpResponse:
-    """Which is best? `?metric=` asks it of another part than the one that decides, `?sort=` is of presenting.SORTS."""
+    """Which is best? `?metric=` asks it of another part than the one that decides, `?against=` holds the others against
+    this candidate, `?sort=` is of presenting.SORTS."""
     experiment = _experiment(request, pk)
-    metric = request.GET.get("metric", "")
+    metric, against = request.GET.get("metric", ""), request.GET.get("against", "")
     try:
-        document = comparing.comparison(experiment, metric="" if metric == experiment.primary_metric else metric)
-    except KeyError:
+        document = comparing.comparison(
+            experiment,
+            metric="" if metric == experiment.primary_metric else metric,
+            against=int(against) if against.isdecimal() and len(against) < 19 else None,
+        )
+    except (KeyError, ValueError):
         raise Http404 from None
     shown = presenting.Shown(document, sort=request.GET.get("sort", ""))
     context = {
@@ -140,14 +145,20 @@ def comparison(request: HttpRequest, pk: int) -> HttpResponse:
 @require_GET
 def examples(request: HttpRequest, pk: int) -> HttpResponse:
     """Every document with each candidate's score, the largest disagreement first. `?sort=` is spread, index or the id
-    of a candidate, with a minus for descending; `?after=` continues a page."""
+    of a candidate, with a minus for descending; `?slice=` is one of the comparison's; `?after=` continues a page."""
     experiment = _experiment(request, pk)
     asked = request.GET.get("sort") or "-spread"
     order = "desc" if asked.startswith("-") else "asc"
     try:
-        page = comparing.examples(
-            experiment, sort=asked.removeprefix("-"), order=order, after=request.GET.get("after", "")
+        page = browsing.examples(
+            experiment,
+            sort=asked.removeprefix("-"),
+            order=order,
+            after=request.GET.get("after", ""),
+            part_of=request.GET.get("slice", ""),
         )
+    except LookupError:
+        raise Http404 from None
     except ValueError as exc:
         raise BadRequest(str(exc)) from exc
     context = {
@@ -155,6 +166,8 @@ def examples(request: HttpRequest, pk: int) -> HttpResponse:
         "page": page,
         "candidates": experiment.candidates.all(),
         "sort": asked,
+        "slices": filtering.slices(experiment),
+        "slice": request.GET.get("slice", ""),
         "is_first": not request.GET.get("after"),
     }
     return render(request, "evaluations/examples.html", context)
@@ -165,7 +178,7 @@ def example(request: HttpRequest, pk: int, index: int) -> HttpResponse:
     """One document with every output side by side. `?against=` is reference, none or a candidate's id."""
     experiment = _experiment(request, pk)
     try:
-        found = comparing.example(experiment, index)
+        found = browsing.example(experiment, index)
     except Example.DoesNotExist:
         raise Http404 from None
     against, compared = presenting.against(found, request.GET.get("against", "reference"))

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from hashlib import sha256
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.conf import settings
@@ -28,10 +29,55 @@ from models_registry.providers import Access, Output, Provider, ProviderError, R
 from models_registry.shortening import shortened
 
 log = logging.getLogger(__name__)
+IDLE_SECONDS = 10.0
+"""How long a thread waits for its next call before it ends."""
 
 
 def never() -> bool:
     return False
+
+
+class _Crew:
+    """Threads for calls, each kept a while for the next: to start one takes as long as an eighth of a call's work.
+
+    The threads of a ThreadPoolExecutor are joined when the process ends; these are not, so that a call that hangs does
+    not keep a worker that was told to stop.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._free = 0  # threads that wait, less the jobs that they were already given
+        self._lock = threading.Lock()
+
+    def do(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            is_taken = self._free > 0
+            self._free -= is_taken
+        if is_taken:
+            self._jobs.put(job)
+        else:
+            threading.Thread(target=self._work, args=(job,), name="call", daemon=True).start()
+
+    def _work(self, job: Callable[[], None] | None) -> None:
+        while job is not None:
+            job()
+            with self._lock:
+                self._free += 1
+            job = self._next()
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next job; None when there was none for so long that this thread is not needed."""
+        while True:
+            try:
+                return self._jobs.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._free > 0:
+                        self._free -= 1
+                        return None
+
+
+CREW = _Crew()
 
 
 class WarmModel:
@@ -102,13 +148,9 @@ class WarmModel:
             return [Output(request.key, "error", error_code="model_error", error=f"{type(exc).__name__}: {exc}")]
 
     def call(self, request: Request) -> Future[Output]:
-        """Begin one call of a network model, in a thread of its own; `pace.begin()` was None before.
-
-        The threads of a ThreadPoolExecutor are joined when the process ends; these are not, so that a call that
-        hangs does not keep a worker that was told to stop.
-        """
+        """Begin one call of a network model, in another thread; `pace.begin()` was None before."""
         future: Future[Output] = Future()
-        threading.Thread(target=self._fly, args=(request, future), name="call", daemon=True).start()
+        CREW.do(lambda: self._fly(request, future))
         return future
 
     def call_alone(self, request: Request, cancelled: Callable[[], bool]) -> Output:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable
-from hashlib import file_digest
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.files import File
 from django.db import transaction
 from django.db.models import Model
 
-from datasets_app.ingest import ingest
-from datasets_app.models import Dataset
-from datasets_app.reading import Table
+from datasets_app.exporting import EXPORTS
+from datasets_app.ingest import ingest, measured
+from datasets_app.ingesting import opened
+from datasets_app.models import Dataset, Import
+from datasets_app.reading import Columns
 from evaluations import importing, planning
 from evaluations.models import Experiment
 from lumigator.laptop import prepare, workers_running
@@ -50,13 +54,36 @@ def dataset_of(team: Team, user: User, path: Path, options: Namespace) -> Datase
         raise NotFound(f"{path}: there is no such file")
     with path.open("rb") as handle:
         mine = Dataset.objects.filter(team=team, state=Dataset.State.READY, origin=Dataset.Origin.UPLOAD)
-        same = mine.filter(sha256=file_digest(handle, "sha256").hexdigest())
-        handle.seek(0)
-        same = same.filter(columns=Table(handle).columns(columns).as_dict())
-        if known := same.order_by("-privacy", "id").first():  # local_only, where somebody said so of these bytes
-            return known
-        handle.seek(0)
-        return ingest(team=team, user=user, name=path.name, file=File(handle, name=path.name), columns=columns)
+        same = mine.filter(sha256=measured(handle).sha256)
+        if same:
+            with opened(handle) as table:
+                wanted = table.columns(columns)
+            for known in same.order_by("-privacy", "id"):  # local_only, where somebody said so of these bytes
+                if Columns.from_dict(known.columns) == wanted:
+                    return known
+        with _rows_shown(path.name) as progress:
+            file = File(handle, name=path.name)
+            return ingest(team=team, user=user, name=path.name, file=file, columns=columns, progress=progress)
+
+
+@contextmanager
+def _rows_shown(name: str) -> Iterator[Callable[[Import], object]]:
+    """One line on standard error that says how far a large file is; nothing for a small one."""
+    shown = ""
+
+    def say(intake: Import) -> None:
+        nonlocal shown
+        if intake.bytes_total <= settings.IMPORT_AT_ONCE_BYTES:
+            return
+        share = f", {intake.share:.0%} read" if intake.share is not None else ""
+        line = f"{name}: {intake.rows_done:,} rows stored{share}"
+        if sys.stderr.isatty():
+            print(f"\r{line:<{len(shown)}}", end="", file=sys.stderr, flush=True)
+        shown = line
+
+    yield say
+    if shown:
+        print(f"\r{shown}" if sys.stderr.isatty() else shown, file=sys.stderr)
 
 
 def model_of(team: Team, text: str) -> str | dict[str, Any]:
@@ -149,8 +176,35 @@ def datasets(options: Namespace) -> int:
         dataset = dataset_of(team, user, Path(_which(options)), options)
         print(f"dataset {dataset.pk}: {dataset.n_examples} documents, {dataset.n_with_reference} with a reference")
         return 0
-    for dataset in _listed(Dataset, team, options):
+    found = _listed(Dataset, team, options)
+    if options.what == "profile":
+        if not found[0].profile:
+            raise NotFound(f"dataset {found[0].pk} has no figures: they are computed when it becomes ready")
+        print(json.dumps(found[0].profile, indent=2, ensure_ascii=False))
+        return 0
+    if options.what == "download":
+        return _written(found[0], options)
+    for dataset in found:
         print(f"{dataset.pk:>6}  {dataset.state:<10} {dataset.n_examples:>8} documents  {dataset.name}")
+        if options.what == "show" and dataset.problem:
+            print(dataset.problem)
+    return 0
+
+
+def _written(dataset: Dataset, options: Namespace) -> int:
+    """The dataset as a file, or on standard output. Raises NotFound where it is not ready."""
+    if not dataset.is_ready:
+        raise NotFound(f"dataset {dataset.pk} is {dataset.state}: only one that is ready can be downloaded")
+    pieces = EXPORTS[options.format].write(dataset)
+    if options.output:
+        with options.output.open("wb") as file:
+            file.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+        return 0
+    for piece in pieces:
+        if isinstance(piece, str):
+            sys.stdout.write(piece)
+        else:
+            sys.stdout.buffer.write(piece)
     return 0
 
 

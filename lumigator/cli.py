@@ -1,7 +1,7 @@
 """The command line: `lumigator …`. Each command is a few lines here and a verb elsewhere.
 
 Exit status: 0 done, 1 not done (paused, cancelled, failed), 2 the request was wrong (said in words), 3 done but some
-examples have errors.
+examples have errors. Of `gate`: 0 proven non-inferior, 1 proven worse, 4 inconclusive.
 """
 
 from __future__ import annotations
@@ -108,6 +108,14 @@ def parser() -> argparse.ArgumentParser:
     compare_.add_argument("experiment", type=int)
     compare_.add_argument("--json", action="store_true")
     compare_.add_argument("--metric", default="")
+    compare_.add_argument("--against", metavar="LABEL", help="hold the others against this candidate, not the leader")
+
+    gate_ = _command(commands, "gate", gate, "may a candidate replace another? exit 0 proven, 1 worse, 4 inconclusive")
+    gate_.add_argument("--baseline", required=True, metavar="EXP[:LABEL]", help="what is in use: experiment, candidate")
+    gate_.add_argument("--candidate", required=True, metavar="EXP[:LABEL]", help="what would replace it")
+    gate_.add_argument("--metric", default="rougeLsum", metavar="PART", help="default: rougeLsum")
+    gate_.add_argument("--margin", type=float, required=True, help="the largest loss that is acceptable, above 0")
+    gate_.add_argument("--json", action="store_true")
 
     worker_ = _command(commands, "worker", work, "do the work of one or more queues until stopped")
     worker_.add_argument("--queue", action="append", choices=QUEUES, required=True)
@@ -122,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "datasets":
             listing.add_argument("--source-column")
             listing.add_argument("--reference-column", action="append")
-            listing.add_argument("--format", default="csv", choices=("csv", "jsonl"), help="of a download")
+            listing.add_argument("--format", default="csv", choices=("csv", "jsonl", "parquet"), help="of a download")
             listing.add_argument("--output", type=Path, metavar="FILE", help="of a download; else standard output")
 
     token_ = _command(commands, "token", token, "make an API token and print it, once")
@@ -212,13 +220,28 @@ def compare(options: Arguments) -> int:
     from lumigator.asking import NotFound, found
 
     experiment = found(Experiment, options.experiment)
+    against = None
+    if options.against:
+        labels = {each.label: each.pk for each in experiment.candidates.all()}
+        if (against := labels.get(options.against)) is None:
+            raise NotFound(
+                f"experiment {experiment.pk} has no candidate {options.against!r}; it has {', '.join(labels)}"
+            )
     try:
-        document = comparing.comparison(experiment, metric=options.metric)
+        document = comparing.comparison(experiment, metric=options.metric, against=against)
     except KeyError:
         known = ", ".join(part["name"] for part in comparing.comparison(experiment)["parts"])
         raise NotFound(f"experiment {experiment.pk} has no metric part {options.metric!r}; it has {known}") from None
     print(json.dumps(document, indent=2)) if options.json else terminal.show(document)
     return 0
+
+
+def gate(options: Arguments) -> int:
+    from evaluations import gating
+
+    told = gating.gate(options.baseline, options.candidate, options.metric, options.margin)
+    print(json.dumps(told.as_dict(), indent=2, ensure_ascii=False) if options.json else told.sentence)
+    return told.status
 
 
 def work(options: Arguments) -> int:

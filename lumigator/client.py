@@ -62,6 +62,7 @@ class Client:
         self.datasets = Datasets(self)
         self.models = Models(self)
         self.experiments = Experiments(self)
+        self.ground_truth = GroundTruth(self)
 
     def __enter__(self) -> Client:
         return self
@@ -167,8 +168,12 @@ class Datasets:
         group_column: str | None = None,
         tag_columns: Sequence[str] | None = None,
         privacy: str | None = None,
+        again: bool = False,
+        wait: bool = True,
     ) -> Json:
-        """A CSV or JSONL file as a dataset. Columns that are not given are guessed from their names.
+        """A file as a dataset that is ready. Columns that are not given are guessed from their names. The same file
+        a second time gives the dataset that it made (`existing`), unless `again`. Without `wait` a large file may
+        come back with the state "importing": `wait(id)` waits for it.
         Raises LumigatorError naming row and column of what is wrong, and FileNotFoundError."""
         asked = {
             "name": name,
@@ -178,15 +183,43 @@ class Datasets:
             "group_column": group_column,
             "tag_columns": list(tag_columns) if tag_columns is not None else None,
             "privacy": privacy,
+            "again": "true" if again else None,
         }
         data = {field: value for field, value in asked.items() if value is not None}
-        return _document(self._client.send("POST", "datasets/", file=Path(path), data=data))
+        made = _document(self._client.send("POST", "datasets/", file=Path(path), data=data))
+        return self.wait(made["id"]) if wait and made["state"] == "importing" else made
+
+    def wait(self, dataset: int, *, timeout: float | None = None) -> Json:
+        """The dataset once it is ready. Raises LumigatorError when its file is refused, and TimeoutError after
+        `timeout` seconds."""
+        until = time.monotonic() + timeout if timeout is not None else float("inf")
+        pause = POLL_SECONDS[0]
+        while (found := self.get(dataset))["state"] == "importing":
+            if time.monotonic() + pause > until:
+                raise TimeoutError(f"dataset {dataset} is not ready after {timeout:g} seconds")
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_SECONDS[1])
+        if found["state"] == "failed":
+            told = self._client.send("GET", f"datasets/{dataset}/problems/").json()
+            errors = [{"loc": _where(one), "msg": f"{one['message']} {one['cure']}"} for one in told]
+            raise LumigatorError(f"dataset {dataset} was refused: {found['problem']}", errors=errors)
+        return found
+
+    def delete(self, dataset: int) -> None:
+        """Delete it, or cancel its import."""
+        self._client.send("DELETE", f"datasets/{dataset}/")
 
     def list(self) -> list[Json]:
         return [*self._client.pages("datasets/")]
 
     def get(self, dataset: int) -> Json:
         return self._client.get(f"datasets/{dataset}/")
+
+
+def _where(problem: Json) -> str:
+    if problem["row"] is None:
+        return "file"
+    return f"row {problem['row']}, column {problem['column']}" if problem["column"] else f"row {problem['row']}"
 
 
 class Models:
@@ -257,7 +290,7 @@ class Experiments:
                     progress(seen)
                 if seen["is_final"]:
                     return seen
-                _check_that_it_moves(experiment, seen)
+                _check_that_it_moves(f"experiment {experiment}", seen)
             if time.monotonic() + pause > until:
                 raise TimeoutError(f"experiment {experiment} has not ended after {timeout:g} seconds")
             time.sleep(pause)
@@ -302,9 +335,65 @@ class Experiments:
         return target
 
 
-def _check_that_it_moves(experiment: int, seen: Json) -> None:
+def _check_that_it_moves(what: str, seen: Json) -> None:
     if seen["state"] == "paused":
         why = seen["problem"] or f"by {seen['pause_reason'] or 'somebody'}"
-        raise LumigatorError(f"experiment {experiment} is paused: {why}")
+        raise LumigatorError(f"{what} is paused: {why}")
     if seen["state"] == "draft":
-        raise LumigatorError(f"experiment {experiment} was never started: start it first")
+        raise LumigatorError(f"{what} was never started: start it first")
+
+
+class GroundTruth:
+    """References that a model drafts and people approve."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, *, dataset: int, model: str | Json, **fields: Any) -> Json:
+        """Ask `model` to draft a reference for every document; with `start=True` at once. `fields`: name, prompt,
+        sample, budget_usd. Raises LumigatorError naming every wrong field."""
+        return self._client.post("ground-truth/", {"dataset": dataset, "model": model, **fields})
+
+    def list(self) -> list[Json]:
+        return [*self._client.pages("ground-truth/")]
+
+    def get(self, ground_truth: int) -> Json:
+        """Its progress, decisions, agreement and publications."""
+        return self._client.get(f"ground-truth/{ground_truth}/")
+
+    def start(self, ground_truth: int) -> Json:
+        return self._client.post(f"ground-truth/{ground_truth}/start/")
+
+    def wait(self, ground_truth: int, *, timeout: float | None = None) -> Json:
+        """Wait until the drafting has ended: what `get` tells then. Raises LumigatorError when it is paused or was
+        never started, and TimeoutError after `timeout` seconds."""
+        until = time.monotonic() + timeout if timeout is not None else float("inf")
+        pause = POLL_SECONDS[0]
+        while not (found := self.get(ground_truth))["is_final"]:
+            _check_that_it_moves(f"ground truth {ground_truth}", found["progress"])
+            if time.monotonic() + pause > until:
+                raise TimeoutError(f"ground truth {ground_truth} has not been drafted after {timeout:g} seconds")
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_SECONDS[1])
+        return found
+
+    def items(self, ground_truth: int, *, decision: str | None = None, assignee: str | None = None) -> Iterator[Json]:
+        """Every draft with what was decided. `assignee` is a user name, "me" or "nobody"."""
+        return self._client.pages(f"ground-truth/{ground_truth}/items/", decision=decision, assignee=assignee)
+
+    def decide(self, ground_truth: int, item: Json, decision: str, text: str | None = None) -> Json:
+        """Save "accepted", "edited" (with its `text`), "rejected" or "unreviewed" for an item as it was read. Raises
+        LumigatorError with the status 409 when somebody decided since."""
+        body = {"decision": decision, "version": item["version"], "reading": item["reading"]}
+        body |= {"text": text} if text is not None else {}
+        path = f"ground-truth/{ground_truth}/items/{item['index']}/"
+        return _document(self._client.send("PATCH", path, json=body))
+
+    def accept_all(self, ground_truth: int) -> Json:
+        """Accept what is left, unread; for admins."""
+        return self._client.post(f"ground-truth/{ground_truth}/accept-all/")
+
+    def publish(self, ground_truth: int, *, rows: str = "approved", name: str | None = None) -> Json:
+        """A new dataset of the approved references; `rows` is "approved" or "all"."""
+        body = {"rows": rows} | ({"name": name} if name else {})
+        return self._client.post(f"ground-truth/{ground_truth}/publish/", body)

@@ -245,6 +245,7 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "ENUM_NAME_OVERRIDES": {
         "DatasetPrivacy": "datasets_app.models.Dataset.Privacy",
+        "DatasetState": "datasets_app.models.Dataset.State",
         "ModelPrivacy": "models_registry.models.ModelEntry.Privacy",
         "ModelArchitecture": "models_registry.models.ModelEntry.Architecture",
         "ModelState": "models_registry.models.ModelEntry.State",

@@ -18,29 +18,62 @@ def lines(source: Source) -> Iterator[str]:
     Raises Unreadable, naming the line, at the first byte that is not UTF-8 and for a line longer than
     MAX_RECORD_CHARACTERS; every complete line before it is yielded first.
     """
+    begun: list[str] = []  # the pieces of the unfinished line: joined once, as a line may come in a thousand of them
+    number = length = 0
+    chunks = texts(source)
+    while True:
+        bad: NotUtf8 | None = None
+        try:
+            text = next(chunks, "")
+        except NotUtf8 as error:
+            bad, text = error, error.before
+        is_last = not text or bad is not None
+        begun.append(text)
+        length += len(text)
+        # A CR at the end of what was begun may be half of a CR LF.
+        if is_last or "\n" in text or "\r" in text or (len(begun) > 1 and begun[-2].endswith("\r")):
+            # StringIO splits at LF, CR LF and CR only, in C; str.splitlines would also split at U+2028 and form feeds.
+            split = list(io.StringIO("".join(begun), newline=""))
+            begun = [split.pop()] if split and (text or bad) and not split[-1].endswith("\n") else []
+            length = sum(map(len, begun))
+            for line in split:
+                number += 1
+                yield line
+        if bad is not None:
+            raise Unreadable(bad.problem(number + 1, "".join(begun)))
+        if length > MAX_RECORD_CHARACTERS:
+            raise Unreadable(too_long(number + 1))
+        if not text:
+            return
+
+
+class NotUtf8(Exception):
+    """A byte that is not UTF-8; `before` is the good text between the last chunk and it."""
+
+    def __init__(self, before: str, byte: int) -> None:
+        super().__init__(before, byte)
+        self.before, self.byte = before, byte
+
+    def problem(self, row: int | None, before: str) -> Problem:
+        """`before` is what the row holds up to the byte: its last characters help to find it."""
+        after = f" after “{before[-20:].lstrip()}”" if before.strip() else ""
+        return Problem(row, "", f"The byte 0x{self.byte:02X}{after} is not UTF-8. Reading stopped here.", AS_UTF8)
+
+
+def texts(source: Source) -> Iterator[str]:
+    """The text of `source` in pieces that are not empty, without a byte order mark. Raises NotUtf8."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")("strict")
-    carry, number = "", 0  # the unfinished line, and how many lines were yielded
+    is_first = True
     while True:
         chunk = source.read(CHUNK)
-        bad: UnicodeDecodeError | None = None
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
-            bad = error
-            text = bytes(error.object[: error.start]).decode("utf-8-sig" if not (number or carry) else "utf-8")
-        # StringIO splits at LF, CR LF and CR only, in C; str.splitlines would also split at U+2028 and form feeds.
-        split = list(io.StringIO(carry + text, newline="")) if text else ([carry] if carry else [])
-        carry = ""
-        # The last piece is unfinished unless it ends in LF: a CR may be half of a CR LF.
-        if split and (chunk or bad) and not split[-1].endswith("\n"):
-            carry = split.pop()
-        for line in split:
-            number += 1
-            yield line
-        if bad is not None:
-            raise Unreadable(_wrong_encoding(number + 1, carry, bad))
-        if len(carry) > MAX_RECORD_CHARACTERS:
-            raise Unreadable(too_long(number + 1))
+            before = bytes(error.object[: error.start]).decode("utf-8-sig" if is_first else "utf-8")
+            raise NotUtf8(before, error.object[error.start]) from None
+        if text:
+            is_first = False
+            yield text
         if not chunk:
             return
 
@@ -52,9 +85,3 @@ def too_long(row: int) -> Problem:
         f"It is longer than {MAX_RECORD_CHARACTERS >> 20} million characters.",
         "Check that rows end with a line break and that quotes are closed; shorten the document otherwise.",
     )
-
-
-def _wrong_encoding(line: int, before: str, error: UnicodeDecodeError) -> Problem:
-    byte = error.object[error.start]
-    after = f" after “{before[-20:].lstrip()}”" if before.strip() else ""
-    return Problem(line, "", f"The byte 0x{byte:02X}{after} is not UTF-8. Reading stopped here.", AS_UTF8)

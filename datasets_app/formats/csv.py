@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from datasets_app.formats import (
     EXPORT_INDEX,
     MAX_CELL_BYTES,
-    MAX_COLUMNS,
-    MAX_NAME_CHARACTERS,
     MAX_RECORD_CHARACTERS,
     Format,
     Header,
@@ -20,10 +18,11 @@ from datasets_app.formats import (
     Unreadable,
 )
 from datasets_app.formats._lines import lines, too_long
+from datasets_app.formats._names import name_problems, named
 
 DELIMITERS = ",;\t|"
 QUOTING = "Put the whole cell in double quotes and double every quote inside it; most programs do so when they export."
-FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet would run, or our own guard in front of it
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\0＝＋－＠]")  # what a spreadsheet would run, or our own guard in front of it
 
 
 def guarded(cell: str) -> str:
@@ -59,11 +58,11 @@ def records(source: Source) -> Iterator[Header | Record | Problem]:
         if not any(cells):
             continue  # a blank line, or the rows of bare delimiters that spreadsheets leave at the end
         if header is None:
-            header = Header(row, _names(cells))
+            header = Header(row, named(cells))
             is_ours = EXPORT_INDEX in header.names
             if is_ours:
                 header = Header(row, tuple(unguarded(name) for name in header.names))
-            if problems := _header_problems(header):
+            if problems := name_problems(*header[:2]):
                 yield from problems
                 return
             yield header
@@ -116,40 +115,6 @@ def _delimiter(first: str) -> str:
     return max(DELIMITERS, key=width)
 
 
-def _names(cells: list[str]) -> tuple[str, ...]:
-    """Header cells as names. One may be blank, as in files that pandas writes with an index: it gets a name."""
-    names = [cell.strip() for cell in cells]
-    if names.count("") == 1:
-        names[names.index("")] = f"column {names.index('') + 1}"
-    return tuple(names)
-
-
-def _header_problems(header: Header) -> list[Problem]:
-    row, names = header
-    if len(names) > MAX_COLUMNS:
-        return [
-            Problem(
-                row,
-                "",
-                f"There are {len(names)} columns, more than {MAX_COLUMNS}.",
-                "Keep the columns that are needed.",
-            )
-        ]
-    problems = []
-    nameless = [str(position) for position, name in enumerate(names, start=1) if not name]
-    if nameless:
-        message = f"Columns {', '.join(nameless)} have no name."
-        problems.append(Problem(row, "", message, "Name every column in the first row, or remove empty ones."))
-    for position, name in enumerate(names, start=1):
-        if len(name) > MAX_NAME_CHARACTERS:
-            message = f"The name of column {position} has {len(name)} characters, more than {MAX_NAME_CHARACTERS}."
-            problems.append(Problem(row, "", message, "Begin the file with a row of short column names."))
-        elif name and name in names[: position - 1]:
-            message = f"Columns {names.index(name) + 1} and {position} have the same name."
-            problems.append(Problem(row, name, message, "Give each column its own name."))
-    return problems
-
-
 def _ragged(row: int, n: int, names: tuple[str, ...]) -> Problem:
     has = f"It has {n} cell{'s' * (n != 1)}, the header has {len(names)}"
     if n > len(names):
@@ -172,10 +137,10 @@ def _syntax(row: int, error: str) -> Problem:
 format = Format(
     name="csv",
     label="CSV",
-    extensions=(".csv", ".tsv", ".txt"),
+    extensions=(".csv", ".tsv", ".txt", ".gz"),
     about=(
         "A first row with the names of the columns, then one document a row. Comma, semicolon, tab or bar between the "
-        "cells; cells with line breaks, quotes or delimiters in double quotes; UTF-8."
+        "cells; cells with line breaks, quotes or delimiters in double quotes; UTF-8. It may be packed with gzip."
     ),
     likeness=lambda head: 1,
     records=records,

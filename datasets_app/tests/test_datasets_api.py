@@ -4,10 +4,13 @@ import io
 
 import pytest
 from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
 
+from datasets_app import storing
 from datasets_app.ingest import ingest
 from datasets_app.models import Dataset
 from evaluations.models import Experiment
+from evaluations.tests.engine import work_off
 from lumigator.models import ApiToken, AuditEvent, Role
 
 pytestmark = pytest.mark.django_db
@@ -123,9 +126,99 @@ def test_an_idempotency_key_uploads_once(as_user, bob):
     assert Dataset.objects.count() == 1
 
 
-def test_without_a_key_the_same_file_makes_another_dataset(as_user, bob):
+def test_the_same_file_gives_the_dataset_it_made_unless_asked_for_again(as_user, bob):
     client = as_user(bob, api=True)
-    assert post(client).json()["id"] != post(client).json()["id"]
+    first, second, third = post(client), post(client, name="Other"), post(client, again=True)
+    assert [one.status_code for one in (first, second, third)] == [201, 200, 201]
+    assert [one.json()["existing"] for one in (first, second, third)] == [False, True, False]
+    assert first.json()["id"] == second.json()["id"] != third.json()["id"]
+    assert second["Location"] == first["Location"]
+    others = post(client, privacy="local_only"), post(client, reference_columns="")
+    assert [one.status_code for one in others] == [201, 201], "they are not the same"
+
+
+@pytest.fixture
+def large(settings):
+    """Everything counts as large: a worker imports it."""
+    settings.IMPORT_AT_ONCE_BYTES = 10
+
+
+def test_a_large_file_is_imported_by_a_worker(as_user, bob, large):
+    client = as_user(bob, api=True)
+    answer = post(client, tag_columns="kind")
+    body = answer.json()
+    assert answer.status_code == 202
+    assert answer["Location"] == f"{URL}{body['id']}/"
+    assert (body["state"], body["n_examples"], body["columns"]["tags"]) == ("importing", 0, ["kind"])
+    assert body["progress"]["bytes_total"] == len(CSV)
+    assert (body["progress"]["rows_done"], body["progress"]["share"]) == (0, 0.0)
+    assert client.get(f"{URL}{body['id']}/profile/").status_code == 409
+    assert post(client, tag_columns="kind").json()["id"] == body["id"], "the same, while it is imported"
+    work_off()
+    body = client.get(answer["Location"]).json()
+    assert (body["state"], body["n_examples"], body["progress"]["share"]) == ("ready", 2, 1.0)
+    assert client.get(f"{answer['Location']}examples/").json()["results"][0]["tags"] == {"kind": "mail"}
+    assert client.get(f"{answer['Location']}problems/").json() == []
+    assert AuditEvent.objects.get(action="dataset.upload").object_id == str(body["id"])
+
+
+def test_a_large_file_whose_first_rows_are_bad_is_refused_at_once(as_user, bob, large):
+    answer = post(as_user(bob, api=True), b"examples,ground_truth\ngood,one\n,two\n")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["loc"] == "row 3, column examples"
+    assert not Dataset.objects.exists()
+    assert not any(default_storage.listdir(f"pending/u{bob.pk}"))
+
+
+def test_what_a_worker_finds_wrong_is_told(as_user, bob, large):
+    client = as_user(bob, api=True)
+    where = post(client, b"examples,ground_truth\n" + b"good,one\n" * 300 + b" ,two\n")["Location"]
+    work_off()
+    body = client.get(where).json()
+    assert (body["state"], body["n_examples"], body["progress"]["n_problems"]) == ("failed", 0, 1)
+    assert body["problem"].startswith("row 302, column examples: The document is blank.")
+    assert client.get(f"{where}problems/").json() == [
+        {
+            "row": 302, "column": "examples", "message": "The document is blank.",
+            "cure": "Fill it in, or remove the row.",
+        }
+    ]  # fmt: skip
+
+
+def test_deleting_cancels_an_import(as_user, bob, large, django_capture_on_commit_callbacks):
+    client = as_user(bob, api=True)
+    where = post(client)["Location"]
+    with django_capture_on_commit_callbacks(execute=True):
+        assert client.delete(where).status_code == 204
+    work_off()
+    assert not Dataset.objects.exists()
+    assert not any(default_storage.listdir(f"pending/u{bob.pk}"))
+
+
+def test_an_idempotency_key_uploads_a_large_file_once(as_user, bob, large):
+    client = as_user(bob, api=True)
+    first, second = (post(client, headers={"Idempotency-Key": "k1"}, again=True) for _ in range(2))
+    assert first.status_code == second.status_code == 202
+    assert first.json()["id"] == second.json()["id"]
+    assert len(default_storage.listdir(f"pending/u{bob.pk}")[1]) == 1, "of the second nothing is kept"
+    work_off()
+    assert Dataset.objects.get().is_ready
+
+
+def test_a_team_beyond_its_quota_is_told_what_to_do(as_user, bob, mails, settings):
+    settings.TEAM_QUOTA_BYTES = mails.file_bytes + 5
+    answer = post(as_user(bob, api=True), CSV + b"six,,chat\n")
+    assert answer.status_code == 400
+    assert "the files of your team would take more than its quota" in answer.json()["detail"]
+    assert Dataset.objects.count() == 1
+
+
+def test_a_body_beyond_the_limit_is_refused_before_it_is_kept(as_user, bob, settings, monkeypatch):
+    settings.UPLOAD_LIMIT_BYTES = 1000
+    monkeypatch.setattr(storing, "FORM_BYTES", 500)
+    answer = post(as_user(bob, api=True), b"examples\n" + b"text\n" * 1000)
+    assert answer.status_code == 413
+    assert not Dataset.objects.exists()
 
 
 def test_examples_come_in_pages_in_the_order_of_the_file(as_user, vera, atlas):
@@ -168,7 +261,7 @@ def test_a_download_is_streamed_as_an_attachment_and_recorded(as_user, vera, mai
 def test_an_unknown_download_format_is_refused(as_user, vera, mails):
     answer = as_user(vera, api=True).get(f"{URL}{mails.pk}/download/?format=xlsx")
     assert answer.status_code == 400
-    assert answer.json()["errors"] == [{"loc": "format", "msg": "It is one of csv, jsonl."}]
+    assert answer.json()["errors"] == [{"loc": "format", "msg": "It is one of csv, jsonl, parquet."}]
 
 
 def test_an_editor_deletes(as_user, bob, mails):
@@ -242,8 +335,9 @@ def test_the_schema_knows_the_upload_and_the_download(as_user, vera):
     assert {"file", "name", "source_column", "reference_columns", "privacy"} <= set(fields["properties"])
     assert fields["properties"]["file"]["format"] in ("uri", "binary")
     download = schema["paths"][f"{URL}{{id}}/download/"]["get"]
-    assert set(download["responses"]["200"]["content"]) == {"text/csv", "application/x-ndjson"}
+    kinds = {"text/csv", "application/x-ndjson", "application/vnd.apache.parquet"}
+    assert set(download["responses"]["200"]["content"]) == kinds
     examples = schema["paths"][f"{URL}{{id}}/examples/"]["get"]["responses"]["200"]["content"]["application/json"][
         "schema"
     ]
-    assert examples["$ref"].endswith("PaginatedExampleList")
+    assert examples["$ref"].endswith("ExamplePage")

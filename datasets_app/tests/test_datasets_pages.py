@@ -15,6 +15,7 @@ from datasets_app import pending
 from datasets_app.ingest import ingest
 from datasets_app.models import Dataset
 from evaluations.models import Experiment
+from evaluations.tests.engine import work_off
 from lumigator.models import AuditEvent
 
 pytestmark = pytest.mark.django_db
@@ -150,6 +151,118 @@ def test_what_nobody_confirmed_is_swept_after_a_day(as_user, bob, monkeypatch):
     assert waiting_files() == []
 
 
+CHOSEN = {"use-0": "id", "use-1": "source", "use-2": "reference", "use-3": "tag"}
+
+
+@pytest.fixture
+def large(settings):
+    """Everything counts as large: a worker imports it."""
+    settings.IMPORT_AT_ONCE_BYTES = 10
+
+
+def test_a_large_file_is_imported_by_a_worker_while_a_page_shows_how_far_it_is(as_user, bob, large):
+    client = as_user(bob)
+    choose(client, privacy="local_only")
+    assert "a worker imports it" in text_of(client.get(CHECK))
+    answer = client.post(CHECK, {"action": "store", **CHOSEN})
+    dataset = Dataset.objects.get()
+    assert answer["Location"] == f"/datasets/{dataset.pk}/"
+    assert (dataset.state, dataset.privacy, dataset.name) == ("importing", "local_only", "mails")
+    assert client.get(CHECK)["Location"] == UPLOAD, "the import has the file now"
+
+    page = text_of(client.get(answer["Location"]))
+    assert "It is being imported." in page
+    assert "It waits for a worker of the queue cpu" in page
+    assert f'hx-get="/datasets/{dataset.pk}/progress/"' in page
+    assert "Cancel the import" in page
+    fragment = client.get(f"/datasets/{dataset.pk}/progress/")
+    assert "HX-Refresh" not in fragment
+    assert b"<html" not in fragment.content
+    assert "Importing" in text_of(client.get("/datasets/"))
+
+    work_off()
+    assert client.get(f"/datasets/{dataset.pk}/progress/")["HX-Refresh"] == "true"
+    assert "2 documents, 1 of them with a reference summary" in text_of(client.get(answer["Location"]))
+    assert dataset.examples.first().tags == {"kind": "mail"}
+    assert waiting_files() == []
+
+
+def test_what_a_worker_finds_wrong_is_on_the_page_and_in_a_file(as_user, bob, vera, large):
+    client = as_user(bob)
+    choose(client, b"examples,=kind\n" + b"good,x\n" * 300 + b" ,x\n" * 150)
+    client.post(CHECK, {"action": "store", "use-0": "source", "use-1": "tag"})
+    work_off()
+    dataset = Dataset.objects.get()
+    page = text_of(client.get(f"/datasets/{dataset.pk}/"))
+    assert "It was not stored." in page
+    assert "The first 100 of 150 problems" in page
+    report = as_user(vera).get(f"/datasets/{dataset.pk}/problems.csv")
+    assert report["Content-Disposition"] == 'attachment; filename="problems of mails.csv.csv"'
+    lines = report.content.decode("utf-8-sig").splitlines()
+    assert lines[:2] == [
+        "row,column,problem,cure",
+        '302,examples,The document is blank.,"Fill it in, or remove the row."',
+    ]
+    assert len(lines) == 151
+
+
+def test_the_report_of_a_file_that_waits_names_every_problem_and_runs_no_formula(as_user, bob):
+    client = as_user(bob)
+    choose(client, b"examples,=cmd\n" + b"good,x\n" * 300 + b"good," + b"x" * 300 + b"\n")
+    client.post(CHECK, {"action": "store", "use-0": "source", "use-1": "tag"})
+    report = client.get("/datasets/upload/check/problems.csv").content.decode("utf-8-sig").splitlines()
+    assert len(report) == 2
+    assert report[1].startswith("302,'=cmd,A tag has at most 200 characters")
+    client.post(CHECK, {"action": "drop"})
+    assert client.get("/datasets/upload/check/problems.csv").status_code == 302
+
+
+def test_a_large_file_whose_first_rows_are_bad_is_refused_at_once(as_user, bob, large):
+    client = as_user(bob)
+    choose(client, b"examples,b\ngood,1\n,2\n")
+    page = client.post(CHECK, {"action": "store", "use-0": "source"})
+    assert page.status_code == 422
+    assert "row 3, column examples" in text_of(page)
+    assert not Dataset.objects.exists()
+
+
+def test_the_same_file_is_offered_as_what_it_is_already(as_user, bob, alice):
+    client = as_user(bob)
+    choose(client)
+    client.post(CHECK, {"action": "store", **CHOSEN})
+    known = Dataset.objects.get()
+    other = as_user(alice)
+    choose(other)
+    assert "You already have this." not in text_of(other.get(CHECK)), "with these columns it is another"
+    page = other.post(CHECK, {"action": "store", **CHOSEN})
+    assert page.status_code == 409
+    assert "You already have this." in text_of(page)
+    assert f'href="/datasets/{known.pk}/"' in text_of(page)
+    assert Dataset.objects.count() == 1
+    assert other.post(CHECK, {"action": "again", **CHOSEN}).status_code == 302
+    assert Dataset.objects.count() == 2
+
+
+def test_an_import_is_cancelled_by_a_button(as_user, bob, large, django_capture_on_commit_callbacks):
+    client = as_user(bob)
+    choose(client)
+    where = client.post(CHECK, {"action": "store", **CHOSEN})["Location"]
+    with django_capture_on_commit_callbacks(execute=True):
+        page = client.post(f"{where}delete/", follow=True)
+    assert "the import is cancelled and nothing of it is kept" in text_of(page)
+    assert not Dataset.objects.exists()
+    assert waiting_files() == []
+
+
+def test_a_file_beyond_the_quota_is_refused_with_words(as_user, bob, mails, settings):
+    settings.TEAM_QUOTA_BYTES = mails.file_bytes + 5
+    client = as_user(bob)
+    choose(client, CSV + b"3,six,,chat\n")
+    page = client.post(CHECK, {"action": "store", **CHOSEN})
+    assert page.status_code == 422
+    assert "would take more than its quota" in text_of(page)
+
+
 def test_names_and_cells_are_never_markup(as_user, bob):
     client = as_user(bob)
     evil = "<script>alert(1)</script>"
@@ -189,8 +302,8 @@ def test_examples_page_by_page_and_one_whole(as_user, vera, atlas):
     assert len(first.content) < 60_000
     last = client.get(f"/datasets/{dataset.pk}/examples/?from=100")
     assert [one["label"] for one in last.context["examples"]] == [f"k{n}" for n in range(100, 120)]
-    assert "?from=50" in text_of(last)
-    assert (last.context["later"], last.context["earlier"]) == (None, 50)
+    assert "?before=100" in text_of(last)
+    assert (last.context["later"], last.context["earlier"]) == (None, "100")
     one = text_of(client.get(f"/datasets/{dataset.pk}/examples/119/"))
     assert f"{long} 119" in one
     assert "120 of 120" in one
@@ -265,9 +378,9 @@ def test_looking_at_a_page_changes_nothing(as_user, vera, mails):
     assert (AuditEvent.objects.count(), list(Dataset.objects.values())) == before
 
 
-@pytest.mark.parametrize(("which", "n"), [(0, 4), (1, 5), (2, 5), (3, 5)])
+@pytest.mark.parametrize(("which", "n"), [(0, 4), (1, 6), (2, 5), (3, 5)])
 def test_each_page_takes_its_number_of_queries(as_user, vera, mails, django_assert_num_queries, which, n):
-    client = as_user(vera)  # session, user, membership, and: the datasets; or the dataset and its examples
+    client = as_user(vera)  # session, user, membership, and: the datasets; or the dataset, its examples and children
     with django_assert_num_queries(n):
         client.get(addresses(mails.pk)[which])
 

@@ -211,8 +211,7 @@ def test_an_export_reads_back_to_the_same_examples(db, name, written):
         rows=[Row(n, row["source"], row["references"], f"={n}", row["group"], row["tags"])
               for n, row in enumerate(written)],
     )  # fmt: skip
-    exported = "".join(exporting.EXPORTS[name].write(first))
-    second = upload(atlas, exported.encode())
+    second = upload(atlas, b"".join(exporting.download(first, name).streaming_content))
     renamed = exporting.tag_columns(first)
     assert [(one.key, one.source, one.references, one.group, one.tags) for one in second.examples.all()] == [
         (one.key, one.source, one.references, one.group, {renamed[tag]: value for tag, value in one.tags.items()})

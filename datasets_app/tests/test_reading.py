@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datasets_app import formats, reading
+from datasets_app import formats, mapping, reading
 from datasets_app.formats import MAX_CELL_BYTES, Problem
 from datasets_app.reading import Columns, Gathered, Row, Table, guess_columns, read
 
@@ -38,8 +38,9 @@ BAD = {
     "cut in the middle of a character": (b"examples\ncaf\xc3", "row 2", "byte 0xC3", "CSV UTF-8"),
     "UTF-16 with a mark": ("examples\nfoo\n".encode("utf-16"), "file", "UTF-16", "Save it as UTF-8"),
     "UTF-16 without": ("examples\nfoo\n".encode("utf-16-le"), "file", "UTF-16", "Save it as UTF-8"),
-    "a workbook": (b"PK\x03\x04....", "file", "Excel workbook", "Export the sheet as CSV"),
-    "gzip": (b"\x1f\x8b\x08....", "file", "compressed", "Unpack it"),
+    "half a workbook": (b"PK\x03\x04....", "file", "damaged or cut off", "save it again as .xlsx"),
+    "an old workbook": (b"\xd0\xcf\x11\xe0....", "file", "old Excel", "Save it as .xlsx"),
+    "zstd": (b"(\xb5/\xfd....", "file", "compressed", "Unpack it"),
     "PDF": (b"%PDF-1.7 ...", "file", "PDF", "one document a row"),
     "too many cells": (b"examples,ground_truth\na,b,c\n", "row 2", "3 cells, the header has 2", "in double quotes"),
     "too few cells": (b"examples,ground_truth\na\n", "row 2", "1 cell, the header has 2", "Add the missing cells"),
@@ -63,7 +64,8 @@ BAD = {
     "quote never closed": (b'examples\n"abc\ndef\n', "row 2", "never closed", "double every quote"),
     "text behind a quote": (b'examples\n"abc" def\n', "row 2", "Text follows", "double every quote"),
     "not JSON": (b'{"examples": "a"}\n{"examples": "b"\n', "row 2", "not JSON", "one object a line"),
-    "a JSON document": (b'[{"examples": "a"}]', "row 1", "a list, not an object", "without the list"),
+    "a list behind objects": (b'{"examples": "a"}\n[1]', "row 2", "a list, not an object", "without the list"),
+    "one JSON object over lines": (b'{\n  "examples": "a"\n}\n', "row 1", "over many lines", "one object a line"),
     "NaN": (b'{"examples": "a", "x": NaN}', "row 1, column x", "nan", "Write null"),
     "infinity": (b'{"examples": "a", "x": [-Infinity]}', "row 1, column x", "-inf", "Write null"),
     "a number too large": (b'{"examples": "a", "x": 1e999}', "row 1, column x", "too large", "Write null"),
@@ -211,8 +213,57 @@ def test_a_stream_that_gives_one_byte_at_a_time_reads_the_same():
     assert list(read(Dripping(data))) == list(read(io.BytesIO(data))) == [Row(2, "ä\r\nö", ["€"]), Row(3, "𝄞", [])]
 
 
+def test_predictions_come_beside_the_row_and_are_never_guessed():
+    data = b"examples,ground_truth,model_a,model_b\none,a,x,\ntwo,b,y,z\n"
+    assert Table(io.BytesIO(data)).guess().predictions == ()
+    columns = Columns("examples", ("ground_truth",), predictions=("model_a", "model_b"))
+    assert [row.predictions for row in rows_of(data, columns)] == [
+        {"model_a": "x", "model_b": ""}, {"model_a": "y", "model_b": "z"},
+    ]  # fmt: skip
+
+
+def test_a_missing_prediction_is_none_and_a_wrong_one_is_named():
+    columns = Columns("examples", predictions=("out",))
+    assert rows_of(b'{"examples": "a"}\n{"examples": "b", "out": null}', columns) == [Row(1, "a", []), Row(2, "b", [])]
+    (problem,) = problems_of(b'{"examples": "a", "out": 7}', columns)
+    assert (problem.where, problem.message) == ("row 1, column out", "An output is text; this is a number.")
+
+
+def test_columns_are_remembered_with_their_predictions():
+    columns = Columns("a", ("b",), "c", "d", ("e",), ("f", "g"))
+    assert Columns.from_dict(columns.as_dict()) == columns
+    assert columns.named == ("a", "b", "c", "d", "e", "f", "g")
+    assert "predictions" not in Columns("a").as_dict()
+    table = Table(io.BytesIO(b"examples,summary\na,b\n"))
+    assert table.columns({"predictions": ["summary"]}) == Columns("examples", (), predictions=("summary",))
+
+
+def test_an_id_is_found_again_among_thousands():
+    data = "examples,id\n" + "".join(f"text,k{n}\n" for n in range(5000)) + "text,k0\ntext,k4999\n"
+    found = list(read(io.BytesIO(data.encode())))
+    assert [one.message for one in found if isinstance(one, Problem)] == [
+        "The id “k0” is on row 2 too.", "The id “k4999” is on row 5001 too.",
+    ]  # fmt: skip
+    assert len(found) == 5002
+
+
+@pytest.mark.parametrize("line", [b"text\n", b"a,b\n"])
+def test_reading_stops_behind_the_last_row_that_is_allowed(monkeypatch, line):
+    monkeypatch.setattr(reading, "MAX_ROWS", 150)
+    found = list(read(io.BytesIO(b"examples\n" + line * 1000)))
+    assert len(found) == 151
+    assert (found[-1].row, found[-1].message) == (152, "The file has more than 150 rows.")
+
+
+def test_the_preview_of_long_rows_is_short():
+    data = b"examples\n" + (b"x" * 1_000_000 + b"\n") * 20
+    table = Table(io.BytesIO(data))
+    assert 1 < len(table.first) < 10
+    assert len(list(table.rows(table.guess()))) == 20
+
+
 def test_every_format_says_what_it_is():
-    assert {"csv", "jsonl"} <= set(formats.available())
+    assert {"arrow", "csv", "json", "jsonl", "parquet", "xlsx"} <= set(formats.available())
     for one in formats.available().values():
         assert one.about.endswith(".")
         assert all(extension.startswith(".") for extension in one.extensions)
@@ -225,7 +276,7 @@ text = st.text(
     ),
     max_size=30,
 )
-document = text.filter(lambda one: one.strip() and reading.NUMBER.fullmatch(one) is None)
+document = text.filter(lambda one: one.strip() and mapping.NUMBER.fullmatch(one) is None)
 records = st.lists(st.tuples(document, st.lists(text, max_size=3)), min_size=1, max_size=6)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluations.metrics import _chunks
 from evaluations.metrics._rouge_words import Read, Vocabulary, vocabulary
 
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -39,11 +40,14 @@ def numbers(pairs: Sequence[tuple[str, str]], stemmer: bool, split: str) -> list
     `split` is "punkt" (sentences for ROUGE-Lsum are found) or "newline" (every line is one).
     """
     global _done
+    compiled = _done >= COMPILED_AFTER and find_spec("numba") is not None
+    if compiled:
+        _chunks.hasten()
     words = vocabulary(stemmer)
     places = {text: place for place, text in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
     reads = _read(words, places, {reference for reference, _ in pairs}, split)
     ranks = [(places[reference], places[output]) for reference, output in pairs]
-    if _done >= COMPILED_AFTER and find_spec("numba"):
+    if compiled:
         return _figures(_compiled_counts(words, reads, ranks))
     _done += sum(reads[reference].size * reads[output].size + OF_A_PAIR for reference, output in ranks)
     return _uncompiled(words, [(reads[reference], reads[output]) for reference, output in ranks])
@@ -147,11 +151,20 @@ def count(reference: list[list[int]], output: list[list[int]]) -> tuple[int, ...
     return (
         (Counter(expected) & Counter(found)).total(),
         (Counter(pairwise(expected)) & Counter(pairwise(found))).total(),
-        _Columns(found).longest(expected),
+        longest(expected, found),
         _union(reference, output),
         len(expected),
         len(found),
     )
+
+
+def longest(one: list[int], other: list[int]) -> int:
+    """The length of the longest common subsequence; with rapidfuzz in milliseconds for texts of 8,000 words."""
+    if find_spec("rapidfuzz"):
+        from rapidfuzz.distance import LCSseq
+
+        return int(LCSseq.similarity(one, other))
+    return _Columns(other).longest(one)
 
 
 def _union(reference: list[list[int]], output: list[list[int]]) -> int:

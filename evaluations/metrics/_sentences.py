@@ -9,7 +9,8 @@ looked at once and remembered. The tests prove the short cuts equal to NLTK's sc
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from collections.abc import Iterable
+from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -27,10 +28,13 @@ NOT_PLAIN = ("",)
 # A word of two letters or more ("J." is an initial, which Punkt weighs) with a full stop, or with another mark.
 MARKLESS = re.compile("[A-Za-z0-9]+[,;:]?")
 STOPPED = re.compile(r"[A-Za-z]{2,}\.|[A-Za-z]+[?!]")
+USUAL = re.compile(rf"{MARKLESS.pattern}|([A-Za-z]{{2,}})\.|([A-Za-z]+[?!])")
 
 # Words that cannot be cut differently by what stands beside them: apostrophes only between letters or digits, at most
 # one mark at the end. A sentence with anything else (quotes, brackets, dashes, other scripts) takes NLTK's whole path.
 PLAIN_WORD = re.compile(r"[A-Za-z0-9]{1,32}(?:[-.'][A-Za-z0-9]{1,32}){0,3}(?:\.,?|[,;:?!])?")
+
+SIMPLE = re.compile("([A-Za-z0-9]{1,32})([,;:?!.]?)")
 
 BLANKS = re.compile("[ \n]+")
 
@@ -111,6 +115,21 @@ def look(chunk: str) -> int:
     return _remembered_look(chunk) if len(chunk) <= LONGEST else _look(chunk)
 
 
+def looks(chunks: Iterable[str]) -> bytes:
+    """`look` of every chunk; the usual ones are told by one pattern."""
+    model, halves, found = _punkt()._params.abbrev_types, _first_halves(), bytearray()
+    for chunk in chunks:
+        usual = USUAL.fullmatch(chunk)
+        if not usual:
+            found.append(look(chunk))
+        elif usual.lastindex == 1:
+            word = usual[1].lower()
+            found.append(look(chunk) if word in model or word in halves else ENDS)
+        else:
+            found.append(ENDS if usual.lastindex else 0)
+    return bytes(found)
+
+
 def breaks(chunk: str, following: str) -> bool:
     """Whether a sentence ends between two neighbours of which the first `ASKS`."""
     decided: bool = _punkt().text_contains_sentbreak(f"{chunk} {following}")
@@ -177,31 +196,22 @@ def _parted(chunks: list[str]) -> list[list[str]] | None:
     return cut
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _inner_word(chunk: str) -> tuple[str, ...]:
-    """The cut of a plain word that has neighbours on both sides; NOT_PLAIN for any other chunk.
+def cut(chunk: str, last: bool) -> tuple[str, ...]:
+    """The words of a plain chunk; NOT_PLAIN for any other. `last` says that its sentence ends after it.
 
-    For letters and digits alone, only NLTK's contractions ("cannot") can cut: asking them directly is 10 times faster.
+    Otherwise it has neighbours on both sides. For letters and digits alone, only NLTK's contractions ("cannot") can
+    cut: asking them directly is 10 times faster.
     """
+    simple = SIMPLE.fullmatch(chunk)
+    if simple and (last or simple[2] != ".") and not _contractions().search(f" {simple[1]} "):
+        return simple.groups() if simple[2] else (chunk,)
     if not PLAIN_WORD.fullmatch(chunk):
         return NOT_PLAIN
-    return _marked(chunk, ",;:?!") or tuple(_treebank().tokenize(f"a {chunk} a")[1:-1])
+    return tuple(_treebank().tokenize(f"a {chunk}")[1:] if last else _treebank().tokenize(f"a {chunk} a")[1:-1])
 
 
-@lru_cache(maxsize=REMEMBERED // 4)
-def _last_word(chunk: str) -> tuple[str, ...]:
-    """The cut of a plain word at the end of a sentence, where a full stop is cut off; NOT_PLAIN as above."""
-    if not PLAIN_WORD.fullmatch(chunk):
-        return NOT_PLAIN
-    return _marked(chunk, ",;:?!.") or tuple(_treebank().tokenize(f"a {chunk}")[1:])
-
-
-def _marked(chunk: str, marks: str) -> tuple[str, ...]:
-    """The cut of letters and digits with at most one of `marks`; empty for anything else."""
-    word, mark = (chunk[:-1], chunk[-1:]) if chunk[-1] in marks else (chunk, "")
-    if not word.isalnum() or _contractions().search(f" {word} "):
-        return ()
-    return (word, mark) if mark else (word,)
+_inner_word = lru_cache(maxsize=REMEMBERED // 4)(partial(cut, last=False))
+_last_word = lru_cache(maxsize=REMEMBERED // 16)(partial(cut, last=True))
 
 
 @cache

@@ -19,7 +19,7 @@ from evaluations.metrics._remembering import Memory
 from evaluations.metrics._rouge_counting import KINDS
 
 TOKENIZERS = ("rouge-score", "unicode", "character")
-BATCH = 512  # pairs scored at once: bounds the memory of the results, not their values
+BATCH = 1024  # pairs scored at once: bounds the memory of the results, not their values
 REMEMBERED_BYTES = 16 * 2**20
 READABLE = re.compile("[A-Za-z0-9\u0130\u212a]")  # the last two are letters whose lower case is, or begins with, a–z
 
@@ -87,14 +87,13 @@ def score(items: Sequence[Item], options: Options) -> list[dict[str, Value]]:
     pairs: list[tuple[str, str]] = []  # (reference, output)
     places: list[tuple[int, int]] = []  # (index in results, number of its pairs)
     for item in items:
-        absent = absence(item)
-        references = [] if absent else [text for text in usable(item) if _readable(text, options)]
+        references = [text for text in usable(item) if _readable(text, options)] if item.text.strip() else []
         if references:
             pairs += [(text, item.text) for text in references]
             places.append((len(results), len(references)))
             results.append({})
         else:
-            results.append(everywhere(absent or NOTHING_READABLE, PARTS))
+            results.append(everywhere(absence(item) or NOTHING_READABLE, PARTS))
         if len(pairs) >= BATCH:
             _fill(results, pairs, places, options, aggregate)
     _fill(results, pairs, places, options, aggregate)

@@ -383,6 +383,7 @@ def histogram(bins: Any, unit: str = "", mark: Any = None, label: str = "") -> d
     tallest = max(row[2] for row in rows)
     scale = (rows[0][0], rows[-1][1])
     at = _placed(scale, 2.0, width - 2.0)
+    digits = 0 if scale[1] >= 10 else decimals(scale[1])
     bars = []
     for low, high, amount in rows:
         tall = round(amount / tallest * (floor - 6), 1)
@@ -393,12 +394,12 @@ def histogram(bins: Any, unit: str = "", mark: Any = None, label: str = "") -> d
                 "y": round(floor - tall, 1),
                 "width": round(max(at(high) - left - 1, 0.8), 1),
                 "height": tall,
-                "reads": f"{counted(low)} to {counted(high)} {unit}: {counted(amount)} ({percent(amount / total)})",
+                "reads": f"{f'{score(low, digits)} to {score(high, digits)} {unit}'.strip()}: {counted(amount)} "
+                f"({percent(amount / total)})",
             }
         )
     marked = _number(mark)
     shows = marked is not None and scale[0] <= marked <= scale[1]
-    digits = 0 if scale[1] >= 10 else decimals(scale[1])
     return {
         "bars": bars,
         "width": width,

@@ -216,6 +216,20 @@ def verdict_glyph(words: Any) -> SafeString | str:
 
 
 @register.filter
+def non_inferiority(words: Any) -> SafeString | str:
+    """The verdict on "may it replace the other?", with its glyph."""
+    told = {
+        "non-inferior": ("●", "good", "yes"),
+        "worse": ("✕", "bad", "no"),
+        "inconclusive": ("…", "muted", "not shown"),
+    }
+    if words not in told:
+        return ABSENT
+    glyph, name, said = told[words]
+    return format_html('<span class="{}"><span aria-hidden="true">{}</span> {}</span>', name, glyph, said)
+
+
+@register.filter
 def word_diff(text: Any, reference: Any) -> SafeString:
     """How `text` differs from `reference`, word by word: <ins> is only in `text`, <del> only in `reference`.
 
@@ -301,6 +315,14 @@ def url_with(context: template.Context, **changes: Any) -> str:
         query.pop(name, None)
         if value not in (None, ""):
             query[name] = str(value)
+    return f"?{query.urlencode()}"
+
+
+@register.simple_tag
+def url_of(**parameters: Any) -> str:
+    """A query string of these parameters, beginning with "?"."""
+    query = _empty_query()
+    query.update(parameters)
     return f"?{query.urlencode()}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import scoring
-from evaluations.metrics import Item, _rouge_counting, _sentences, bertscore, meteor, rouge
+from evaluations.metrics import Item, _meteor_words, _rouge_counting, _rouge_words, _sentences, bertscore, meteor, rouge
 
 pytestmark = pytest.mark.skipif(bool(meteor.available({})), reason="the `worker` extra is not installed")
 
@@ -19,7 +19,8 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(nltk, "sent_tokenize", nltk.sent_tokenize)
     monkeypatch.setattr(_rouge_counting, "_done", _rouge_counting._done)
-    monkeypatch.setattr(meteor, "_prepared", meteor._prepared)
+    monkeypatch.setattr(_rouge_words, "_current", dict(_rouge_words._current))
+    monkeypatch.setattr(_meteor_words, "_current", list(_meteor_words._current))
     monkeypatch.setattr(bertscore, "_embedded", bertscore._embedded)
     yield
     scoring.published_rouge.cache_clear()
@@ -67,5 +68,5 @@ def test_a_difference_is_seen(candidates: list[list[Item]]) -> None:
 def test_forgetting_empties_every_memory(candidates: list[list[Item]]) -> None:
     meteor.score(candidates[0], {})
     scoring.forget()
-    assert len(meteor._prepared) == 0
-    assert meteor._stem.cache_info().currsize == _sentences._remembered_look.cache_info().currsize == 0
+    assert not _meteor_words._current and not _rouge_words._current
+    assert _sentences._inner_word.cache_info().currsize == _sentences._remembered_look.cache_info().currsize == 0

@@ -15,7 +15,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from datasets_app.ingest import ingest
-from evaluations import calling, metric_api, planning, shapes
+from evaluations import calling, comparison_shapes, metric_api, planning, shapes
 from evaluations.models import Candidate, Experiment, Generation, WorkUnit
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
 from lumigator.models import AuditEvent, Membership
@@ -30,6 +30,10 @@ DOCUMENTS = [
 CONTRACT = {
     "experiment", "dataset", "primary_metric", "reference_candidate", "candidates", "pairs", "recommendation", "alarms",
     "signature",
+}  # fmt: skip
+PANELS = {
+    "parts", "leader", "ranked", "detectable", "warnings", "rescored", "bounds", "gates", "baseline_check", "readings",
+    "slices", "distribution",
 }  # fmt: skip
 ROW = {
     "candidate", "label", "is_baseline", "n", "states", "metrics", "answer_rate", "truncated_rate", "latency_ms",
@@ -88,7 +92,7 @@ def test_from_the_question_to_the_comparison(bobs, atlas, dataset):
     assert bobs.get(f"{here}progress/").json()["percent"] == 100.0
 
     document = bobs.get(f"{here}comparison/").json()
-    assert set(document) == CONTRACT | {"parts", "ranked", "detectable", "warnings", "rescored"}
+    assert set(document) == CONTRACT | PANELS
     for row in document["candidates"]:
         assert set(row) >= ROW
         assert set(row["metrics"]["rougeLsum"]) >= {"mean", "low", "high", "signature"}
@@ -114,7 +118,7 @@ def test_what_the_api_gives_is_what_its_document_says(bobs, atlas, dataset):
         f"{here}plan/": shapes.PlanSerializer(),
         f"{here}progress/": shapes.ProgressSerializer(),
         f"{here}candidates/": shapes.CandidateListSerializer(),
-        f"{here}comparison/": shapes.ComparisonSerializer(),
+        f"{here}comparison/": comparison_shapes.ComparisonSerializer(),
         f"{here}examples/": shapes.ExamplePageSerializer(),
         f"{here}examples/0/": shapes.SideBySideSerializer(),
         "/api/v1/metrics/": metric_api.MetricListSerializer(),

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datasets_app.ingest import ingest
 from evaluations import comparing, planning
 from evaluations.importing import Imported, import_bytes, import_file
 from evaluations.models import Candidate, Experiment, Generation
 from evaluations.planning import Refused
+from evaluations.reading_outputs import BadOutputs, outputs
 from evaluations.tests.engine import make_dataset, make_experiment, run
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -213,3 +216,95 @@ def test_two_imports_need_two_names(experiment: Experiment) -> None:
     import_bytes(experiment, "theirs", b"One.\n")
     with pytest.raises(Refused, match="there already is a candidate called 'theirs'"):
         import_bytes(experiment, "theirs", b"Two.\n")
+
+
+# What other tools write
+
+
+def harness(doc: int, text: Any, **more: Any) -> dict[str, Any]:
+    """A line of the sample log of lm-evaluation-harness."""
+    log = {"doc_id": doc, "doc": {"text": "…"}, "target": "t", "arguments": {}, "resps": [[text]]}
+    return {**log, "filtered_resps": [text], "rouge": 0.5, **more}
+
+
+def foo(place: int, text: Any, **more: Any) -> dict[str, Any]:
+    """A result of promptfoo."""
+    response = {"response": {"output": text}} if text is not None else {"error": "timeout"}
+    return {"testIdx": place, "promptIdx": 0, "provider": {"id": "openai:x"}, "vars": {}, **response, **more}
+
+
+def test_a_sample_log_of_the_harness_goes_by_its_document_numbers(experiment: Experiment) -> None:
+    imported = import_bytes(experiment, "theirs", jsonl(harness(2, "Two."), harness(0, "None.")))
+    assert texts(imported) == ["None.", "", "Two.", ""]
+
+
+def test_of_several_filters_the_one_that_changes_nothing_is_taken(experiment: Experiment) -> None:
+    rows = [harness(0, "one", filter="strict"), harness(0, "One.", filter="none"), harness(1, "Two.", filter="none")]
+    assert texts(import_bytes(experiment, "theirs", jsonl(*rows))) == ["One.", "Two.", "", ""]
+
+
+def test_a_log_without_filtered_responses_gives_the_responses(experiment: Experiment) -> None:
+    row = harness(0, "One.")
+    del row["filtered_resps"]
+    assert texts(import_bytes(experiment, "theirs", jsonl(row)))[0] == "One."
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("version", [2, 3])
+def test_results_of_promptfoo_go_by_the_place_of_their_test(experiment: Experiment, indent: Any, version: int) -> None:
+    results: Any = [foo(1, "One."), foo(0, "None."), foo(3, None)]
+    content = {"evalId": "e", "results": {"version": 3, "results": results} if version == 3 else results, "config": {}}
+    imported = import_bytes(experiment, "theirs", json.dumps(content, indent=indent).encode())
+    assert texts(imported) == ["None.", "One.", "", ""]
+    assert imported.sentences()[-1] == "2 documents have no output: #3, #4."
+
+
+def test_results_of_promptfoo_as_lines_go_by_the_id_in_their_variables(named: Experiment) -> None:
+    rows = [foo(0, "Blue.", vars={"id": "blue"}), foo(1, "Red.", vars={"id": "red"})]
+    assert texts(import_bytes(named, "theirs", jsonl(*rows)))[:2] == ["Red.", "Blue."]
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (jsonl(harness(0, "x", filter="a"), harness(0, "y", filter="b")), "out.txt holds the outputs of several "
+         "filters (a, b): keep the lines of one"),
+        (jsonl(harness(0, "x"), {"doc": 1}), "out.txt, line 2, doc_id: give the document's position from 0"),
+        (jsonl(harness(0, [-1.5, False])), "out.txt, line 1: no generated text in filtered_resps or resps; log a task "
+         "that generates one text for each document"),
+        (jsonl({"results": 5}), "out.txt: no list of results; export it with `promptfoo eval -o results.json`"),
+        (jsonl({"results": [foo(0, "x"), foo(0, "y", provider={"id": "openai:y"})]}), "out.txt holds the outputs of "
+         "several providers (openai:x, openai:y): export each alone"),
+        (jsonl({"results": [foo(0, "x"), foo(0, "y", promptIdx=1)]}), "out.txt holds the outputs of several prompts "
+         "(0, 1): export each alone"),
+        (jsonl({"results": [foo(0, {"a": 1})]}), "out.txt, result 1: the output is no text"),
+        (jsonl({"results": [foo("first", "x")]}), "out.txt, result 1, index: give the document's position from 0"),
+    ],
+)  # fmt: skip
+def test_what_other_tools_write_is_refused_with_the_place(experiment: Experiment, data: bytes, sentence: str) -> None:
+    assert refusal(experiment, data) == sentence
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.binary(max_size=120)
+    | st.sampled_from([b'{"doc_id": ', b'{"results": [', b'{"output": ', b'{"vars": {}, ', b"id,output\n"]).flatmap(
+        lambda start: st.binary(max_size=60).map(lambda rest: start + rest)
+    )
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["results", "vars", "response", "output", "doc_id", "resps", "id"]), inner
+            )
+        ),
+        max_leaves=12,
+    ).map(lambda value: json.dumps({"results": value, "doc_id": value} if value else {"vars": value}).encode())
+)
+def test_any_bytes_give_outputs_or_words(data: bytes) -> None:
+    try:
+        for one in outputs(data, "out.txt"):
+            one["output"].encode()
+    except BadOutputs as bad:
+        assert str(bad).startswith("out.txt")

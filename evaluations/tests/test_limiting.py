@@ -32,9 +32,15 @@ def age(seconds: float) -> None:
 def taken(limits: Limits, most: int = 1000, tokens: int = 0) -> int:
     """How many calls are let in before the first must wait."""
     for count in range(most):
-        if limits.take(tokens) is not None:
+        if wait_of(limits, tokens) is not None:
             return count
     return most
+
+
+def wait_of(limits: Limits, tokens: int) -> float | None:
+    """In how many seconds one call may be made; None when it was let in."""
+    let_in, seconds = limits.take([tokens])
+    return None if let_in else seconds
 
 
 SLOW = {"requests_per_minute": 6}
@@ -44,7 +50,7 @@ SLOW = {"requests_per_minute": 6}
 def test_a_full_bucket_lets_in_what_half_a_second_allows_and_tells_when_the_next_may(atlas) -> None:
     limits = Limits(connect(atlas, **SLOW))
     assert taken(limits) == 1
-    wait = limits.take(0)
+    wait = wait_of(limits, 0)
     assert wait is not None
     assert 5 < wait <= 10
 
@@ -84,16 +90,38 @@ def test_workers_share_one_bucket(atlas) -> None:
 
 def test_tokens_may_be_owed_and_are_corrected_when_they_are_known(atlas) -> None:
     limits = Limits(connect(atlas, tokens_per_minute=60))
-    assert limits.take(100) is None, "a call that is larger than the bucket must be made, too"
-    owed = limits.take(1)
+    assert wait_of(limits, 100) is None, "a call that is larger than the bucket must be made, too"
+    owed = wait_of(limits, 1)
     assert owed is not None
     assert 90 < owed <= 100
-    limits.correct(100, 40)
-    paid = limits.take(1)
+    limits.give_back(0, 60)
+    paid = wait_of(limits, 1)
     assert paid is not None
     assert 30 < paid <= 40
-    limits.correct(1, None)
     assert Allowance.objects.get().tokens == pytest.approx(-39, abs=2)
+
+
+def test_calls_that_begin_together_are_let_in_as_far_as_requests_and_tokens_reach(atlas) -> None:
+    row = connect(atlas, requests_per_minute=960, tokens_per_minute=12_000)  # a bucket of 8 requests and 100 tokens
+    assert Limits(row).take([])[0] == 0
+    let_in, seconds = Limits(row).take([0] * 5)
+    assert (let_in, seconds) == (5, 0.0)
+    age(3600)
+    let_in, seconds = Limits(row).take([0] * 20)
+    assert let_in == 8
+    assert seconds > 0
+    age(3600)
+    let_in, seconds = Limits(row).take([60, 60, 60])
+    assert let_in == 2, "the second takes the last 40 and owes 20"
+    assert seconds > 0
+    assert Allowance.objects.get().requests == pytest.approx(6)
+
+
+def test_calls_that_were_not_made_give_back_what_they_took(atlas) -> None:
+    limits = Limits(connect(atlas, requests_per_minute=6, tokens_per_minute=60))
+    assert limits.take([100])[0] == 1
+    limits.give_back(1, 100)
+    assert limits.take([100])[0] == 1
 
 
 def test_a_rate_that_is_not_known_is_not_counted(atlas) -> None:
@@ -105,27 +133,27 @@ def test_a_rate_that_is_not_known_is_not_counted(atlas) -> None:
 def test_a_pause_that_one_worker_was_asked_for_holds_for_all(atlas) -> None:
     row = connect(atlas, requests_per_minute=60_000)
     one, two = Limits(row), Limits(row)
-    assert two.take(0) is None
+    assert wait_of(two, 0) is None
     one.pause(60)
-    wait = two.take(0)
+    wait = wait_of(two, 0)
     assert wait is not None
     assert 50 < wait <= 60
     one.pause(5)
-    assert (two.take(0) or 0) > 50, "a shorter pause does not end a longer one"
+    assert (wait_of(two, 0) or 0) > 50, "a shorter pause does not end a longer one"
     age(61)
-    assert two.take(0) is None
+    assert wait_of(two, 0) is None
 
 
 def test_a_pause_holds_where_no_limit_is_known_and_is_looked_for_now_and_then(atlas, django_assert_num_queries) -> None:
     row = connect(atlas)
     Limits(row).pause(60)
     fresh = Limits(row)
-    assert (fresh.take(0) or 0) > 50
-    assert (fresh.take(0) or 0) > 50, "while it lasts, every look finds it"
+    assert (wait_of(fresh, 0) or 0) > 50
+    assert (wait_of(fresh, 0) or 0) > 50, "while it lasts, every look finds it"
     age(61)
-    assert fresh.take(0) is None
+    assert wait_of(fresh, 0) is None
     with django_assert_num_queries(0):
-        assert fresh.take(0) is None
+        assert wait_of(fresh, 0) is None
     assert LOOK_SECONDS < BURST_SECONDS
 
 
@@ -190,4 +218,4 @@ def test_a_refusal_pauses_the_whole_connection_in_the_database(atlas, settings) 
         )
         server.answer(error(429, "Slow down.", code="rate_limit_exceeded", Retry_After="100"))
         run(make_experiment(make_dataset(atlas, ["One. Two."]), entry))
-        assert (Limits(row).take(0) or 0) > 60
+        assert (wait_of(Limits(row), 0) or 0) > 60

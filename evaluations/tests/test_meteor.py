@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluations.metrics import Absent, Check, Item, meteor
+from evaluations.metrics import Absent, Check, Item, _meteor_words, meteor
 from evaluations.metrics._wordnet import synonyms
 from evaluations.tests.oracles import TEXTS, WordNet, stock_words
 
@@ -69,6 +69,51 @@ def test_equal_to_nltk(output: str, references: list[str]) -> None:
     assert number(output, *references) == expected
 
 
+# Few different words, in forms that share stems or synonyms: almost every partner is a choice among several.
+LOOKALIKES = st.lists(
+    st.sampled_from("car cars auto automobile buy buys purchase buying begin start begins . it's".split()),  # noqa: SIM905
+    min_size=1,
+    max_size=25,
+).map(" ".join)
+
+
+@settings(deadline=None, max_examples=100)
+@given(items=st.lists(st.tuples(LOOKALIKES, st.lists(LOOKALIKES, min_size=1, max_size=3)), min_size=1, max_size=5))
+def test_a_batch_of_texts_full_of_choices_is_aligned_as_nltk_aligns_each(items: list[tuple[str, list[str]]]) -> None:
+    from nltk.translate.meteor_score import meteor_score
+
+    found = meteor.score([Item(output, tuple(references)) for output, references in items], {})
+    assert found == [
+        {"meteor": meteor_score([stock_words(one) for one in references], stock_words(output), wordnet=WordNet())}
+        for output, references in items
+    ]
+
+
+def test_many_items_give_what_each_gives_alone() -> None:
+    items = [
+        Item(f"Row {n} rose by {n % 7} points.", tuple(f'Row {k} "fell" {k % 5}, it rose' for k in range(n % 4)))
+        for n in range(700)
+    ]
+    assert meteor.score(items, {}) == [meteor.score([item], {})[0] for item in items]
+
+
+def test_a_full_lexicon_is_replaced_and_the_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [Item(f"row {n} rose by {n} points.", (f"row {n} fell by {n + 1}. Row {n}.",)) for n in range(1100)]
+    expected = meteor.score(items, {})
+    monkeypatch.setattr(_meteor_words, "_current", [])
+    monkeypatch.setattr(_meteor_words, "FULL", 100_000)
+    first = _meteor_words.lexicon()
+    assert meteor.score(items, {}) == expected
+    assert _meteor_words._current[0] is not first
+
+
+def test_stems_without_the_fast_library_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["guiding", "guides", "sky", "o'clock", "1990s", "été"]
+    fast = _meteor_words.stemmed(words)
+    monkeypatch.setattr(_meteor_words, "_compiled_tokenizer", lambda: None)
+    assert _meteor_words.stemmed(words) == fast
+
+
 @pytest.mark.parametrize("check", meteor.CHECKS, ids=lambda check: check.title)
 def test_the_check_values_hold_here_and_in_nltk(check: Check) -> None:
     from nltk.translate.meteor_score import meteor_score
@@ -84,7 +129,7 @@ def test_the_check_values_hold_here_and_in_nltk(check: Check) -> None:
 def test_stems_equal_nltk(words: list[str]) -> None:
     from nltk.stem.porter import PorterStemmer
 
-    assert [meteor._stemmed(word) for word in words] == [PorterStemmer().stem(word) for word in words]
+    assert _meteor_words.stemmed(words) == [PorterStemmer().stem(word) for word in words]
 
 
 @pytest.mark.parametrize("word", SYNONYMS)
@@ -100,11 +145,12 @@ def test_morphy_prefers_exceptions_and_otherwise_detaches_endings() -> None:
 
 
 def test_the_second_candidate_finds_its_references_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meteor, "_prepared", meteor.Memory(meteor.REMEMBERED_BYTES))
+    monkeypatch.setattr(_meteor_words, "_current", [])
     first = number(HYPOTHESIS, *REFERENCES)
-    assert len(meteor._prepared) == 3
+    references = _meteor_words.lexicon().references
+    assert len(references) == 3
     assert number(HYPOTHESIS, *REFERENCES) == first
-    assert len(meteor._prepared) == 3
+    assert len(references) == 3
 
 
 def test_blank_references_are_ignored() -> None:

@@ -20,7 +20,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from evaluations import calling, comparing, leasing, planning, running, steering, sweeping
+from evaluations import billing, calling, comparing, leasing, planning, running, steering, sweeping
 from evaluations.models import Aggregate, Call, Candidate, Experiment, Generation, WorkUnit
 from evaluations.pacing import Pace
 from evaluations.steering import locked
@@ -584,8 +584,7 @@ def test_calls_of_a_dead_worker_are_billed_at_their_most(atlas, api):
     experiment = ask(atlas, api)
     _, candidate, lease = begun(experiment)
     request = next(iter(running._requests(lease, candidate)))
-    call = calling.reserve(lease, candidate, request)
-    assert call is not None
+    [call] = billing.reserve(lease, candidate, [request])
     WorkUnit.objects.filter(pk=lease.unit.pk).update(lease_until=Now())
     sweeping.sweep()
     call.refresh_from_db()
@@ -598,8 +597,7 @@ def test_calls_of_a_dead_worker_are_billed_at_their_most(atlas, api):
 def test_a_call_whose_unit_moved_on_is_settled_by_the_sweeper(atlas, api, is_held):
     experiment = ask(atlas, api)
     _, candidate, lease = begun(experiment)
-    call = calling.reserve(lease, candidate, next(iter(running._requests(lease, candidate))))
-    assert call is not None
+    [call] = billing.reserve(lease, candidate, [next(iter(running._requests(lease, candidate)))])
     with connection.cursor() as cursor:
         cursor.execute("UPDATE evaluations_call SET started_at = now() - interval '10 minutes'")
     if not is_held:

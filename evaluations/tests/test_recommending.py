@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from evaluations.recommending import alarms, recommendation
+from evaluations.alarming import alarms
+from evaluations.recommending import recommendation
 
 PART = "rougeLsum"
 TURNED = {"better": "worse", "worse": "better"}

@@ -11,7 +11,18 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from evaluations import comparing, exporting, importing, leasing, metrics, planning, scoring, steering, terminal
+from evaluations import (
+    browsing,
+    comparing,
+    exporting,
+    importing,
+    leasing,
+    metrics,
+    planning,
+    scoring,
+    steering,
+    terminal,
+)
 from evaluations.finalizing import cost_of, finalize
 from evaluations.metrics import Absent, Item
 from evaluations.models import ALIVE_SECONDS, Aggregate, Experiment, Generation, Score, Worker, WorkUnit
@@ -250,10 +261,10 @@ def test_a_cancelled_experiment_says_so_and_blames_nobodys_documents(atlas):
 def test_the_neighbours_of_a_document_are_those_that_take_part(atlas):
     experiment = run(make_experiment(make_dataset(atlas, DOCUMENTS), make_fake(atlas), sample={"n": 4, "seed": 1}))
     taking_part = sorted(Generation.objects.values_list("example__index", flat=True))
-    found = [comparing.example(experiment, index) for index in taking_part]
+    found = [browsing.example(experiment, index) for index in taking_part]
     assert [each["previous"] for each in found] == [None, *taking_part[:-1]]
     assert [each["next"] for each in found] == [*taking_part[1:], None]
-    page = comparing.examples(experiment, sort="index", order="asc")
+    page = browsing.examples(experiment, sort="index", order="asc")
     assert [row["index"] for row in page["rows"]] == taking_part
 
 

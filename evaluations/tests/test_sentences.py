@@ -53,6 +53,23 @@ def test_words_equal_nltk(text: str) -> None:
     assert cutting.words(text) == stock_words(text)
 
 
+PLAIN_WORDS = "it's O'Neil's cannot gonna. more'n Wanna, 3.5 end. p.m. e-mail. o'clock? d'ye".split()  # noqa: SIM905
+USUAL_BLANKS = st.text(" \n\t\r\x0b\x0c", min_size=1, max_size=2)
+
+
+@settings(deadline=None, max_examples=300)
+@given(parts=st.lists(st.tuples(st.sampled_from(PLAIN_WORDS), USUAL_BLANKS)))
+def test_usual_blanks_of_any_kind_leave_the_cut_of_plain_words_as_it_is(parts: list[tuple[str, str]]) -> None:
+    text = "".join(chunk + blank for chunk, blank in parts)
+    assert not cutting.has_odd_blanks(text)
+    cuts = [
+        cutting.cut(chunk, last=place == len(chunks) - 1)
+        for chunks in cutting.sentences_of_chunks(text)
+        for place, chunk in enumerate(chunks)
+    ]
+    assert [word for cut in cuts for word in cut] == stock_words(text)
+
+
 @settings(deadline=None, max_examples=300)
 @given(text=PLAIN_PROSE)
 def test_the_short_cut_for_plain_prose_equals_nltk(text: str) -> None:

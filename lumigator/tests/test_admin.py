@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from evaluations import steering
+from evaluations import annotating, publishing, steering
 from evaluations.admin import ReadOnly
 from evaluations.models import Call, Experiment, Generation, Preference, Worker
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run
@@ -68,6 +68,10 @@ def world(atlas, alice, bob):
     example = experiment.dataset.examples.first()
     Call.objects.create(experiment=experiment, candidate=left, example=example, state="settled", cost_micro=12)
     Preference.objects.create(experiment=experiment, rater=bob, example=example, left=left, right=right, choice="left")
+    drafts = annotating.create(team=atlas, user=alice, data={"dataset": experiment.dataset, "model": "good"})
+    run(drafts.experiment)
+    annotating.accept_all(drafts, alice)
+    publishing.publish(drafts, user=alice, rows="approved")
     return secrets
 
 

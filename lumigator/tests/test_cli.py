@@ -316,6 +316,21 @@ def test_a_dataset_is_added_and_counted(ask: Ask, folder: Path) -> None:
     assert "more.csv" in ask("datasets", "show", which).stdout
 
 
+def test_a_large_dataset_tells_its_progress_and_can_be_described_and_downloaded(ask: Ask, folder: Path) -> None:
+    data = folder / "large.csv"
+    data.write_text("body,gold\n" + "".join(f"{text(9, n)} {n} {'x' * 1000},{text(5, n)}\n" for n in range(6000)))
+    done = ask("datasets", "add", data, "--source-column", "body", "--reference-column", "gold")
+    assert done.stderr.splitlines() == ["large.csv: 6,000 rows stored, 100% read"]
+    which = done.stdout.split()[1].rstrip(":")
+    assert json.loads(ask("datasets", "profile", which).stdout)["n_examples"] == 6000
+    copy = folder / "copy.jsonl"
+    assert ask("datasets", "download", which, "--format", "jsonl", "--output", copy).returncode == 0
+    rows = [json.loads(line) for line in copy.read_text().splitlines()]
+    assert len(rows) == 6000
+    assert rows[7]["examples"].startswith(f"{text(9, 7)} 7 xxx")
+    assert ask("datasets", "download", which).stdout.startswith("\ufefflumigator_index,")
+
+
 def test_doctor_finds_nothing_wrong(first: Done, ask: Ask) -> None:
     done = ask("doctor")
     wrong = [line for line in done.stdout.splitlines() if line.startswith("WRONG") and "metric" not in line]

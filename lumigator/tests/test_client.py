@@ -126,6 +126,37 @@ def test_a_bad_file_is_refused_by_row_and_column(lumigator, tmp_path):
 
 
 @served
+def test_a_large_file_is_waited_for(lumigator, tmp_path, settings):
+    settings.IMPORT_AT_ONCE_BYTES = 10
+    path = tmp_path / "calls.jsonl"
+    path.write_text('{"text": "a b"}\n' * 20)
+    made = lumigator.datasets.upload(path, wait=False)
+    assert (made["state"], made["existing"]) == ("importing", False)
+    with pytest.raises(TimeoutError, match="is not ready after"):
+        lumigator.datasets.wait(made["id"], timeout=0.01)
+    work_off()
+    ready = lumigator.datasets.wait(made["id"])
+    assert (ready["state"], ready["n_examples"]) == ("ready", 20)
+    assert lumigator.datasets.upload(path)["id"] == made["id"]
+    again = lumigator.datasets.upload(path, again=True, wait=False)
+    assert again["id"] != made["id"]
+    lumigator.datasets.delete(again["id"])
+    assert [each["id"] for each in lumigator.datasets.list()] == [made["id"]]
+
+
+@served
+def test_what_a_worker_refuses_is_raised_with_every_problem(lumigator, tmp_path, settings):
+    settings.IMPORT_AT_ONCE_BYTES = 10
+    path = tmp_path / "bad.csv"
+    path.write_text("text,id\n" + "".join(f"good,{n}\n" for n in range(200)) + " ,x\n ,y\n")
+    made = lumigator.datasets.upload(path, wait=False)
+    work_off()
+    with pytest.raises(LumigatorError, match="It has 2 problems, the first: row 202, column text") as refused:
+        lumigator.datasets.wait(made["id"])
+    assert [error["loc"] for error in refused.value.errors] == ["row 202, column text", "row 203, column text"]
+
+
+@served
 def test_a_wrong_token_is_said(live_server):
     with Client(live_server.url, "lumi_wrong") as stranger, pytest.raises(LumigatorError, match="unknown") as refused:
         stranger.experiments.list()

@@ -60,8 +60,9 @@ def use(settings, s3: S3) -> None:
     settings.STORAGES = {**settings.STORAGES, "default": files_from(s3.variables())}
 
 
-def upload(client, data: bytes = CSV):
-    return client.post(API, {"file": SimpleUploadedFile("mills.csv", data, "text/html")}, format="multipart")
+def upload(client, data: bytes = CSV, **fields):
+    asked = {"file": SimpleUploadedFile("mills.csv", data, "text/html"), **fields}
+    return client.post(API, asked, format="multipart")
 
 
 def closed_port() -> int:
@@ -103,7 +104,7 @@ def test_the_same_bytes_twice_are_one_object_until_nobody_uses_it(
     bucket, as_user, bob, atlas, django_capture_on_commit_callbacks
 ):
     client = as_user(bob, api=True)
-    first, second = (upload(client).data["id"] for _ in range(2))
+    first, second = (upload(client, again=True).data["id"] for _ in range(2))
     assert len(bucket.keys(f"uploads/t{atlas.pk}/")) == 1
     for gone, left in ((first, 1), (second, 0)):
         with django_capture_on_commit_callbacks(execute=True):

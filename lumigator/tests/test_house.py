@@ -47,7 +47,7 @@ COMPOSITION = {
 PURE = (
     "lumigator/client.py", "lumigator/confinement.py", "lumigator/discovery.py", "lumigator/egress.py",
     "lumigator/supervising.py", "lumigator/embedded/*.py",
-    "datasets_app/building.py", "datasets_app/confining.py", "datasets_app/mapping.py",
+    "datasets_app/building.py", "datasets_app/confining.py", "datasets_app/framing.py", "datasets_app/mapping.py",
     "datasets_app/reading.py", "datasets_app/profiling.py", "datasets_app/formats/*.py",
     "datasets_app/cautioning.py", "datasets_app/copying.py", "datasets_app/duplicates.py", "datasets_app/languages.py",
     "datasets_app/lengths.py", "datasets_app/personal_data.py", "datasets_app/sampling.py", "datasets_app/showing.py",
@@ -63,7 +63,9 @@ PURE = (
     "evaluations/as_evaluate.py", "evaluations/reading_outputs.py",
     "evaluations/metrics/*.py", "evaluations/tasks/*.py", "evaluations/stats.py", "evaluations/resampling.py",
     "evaluations/significance.py", "evaluations/distributions.py", "evaluations/verdicts.py",
-    "evaluations/recommending.py", "evaluations/states.py",
+    "evaluations/recommending.py", "evaluations/states.py", "evaluations/alarming.py", "evaluations/deciding.py",
+    "evaluations/fronts.py", "evaluations/histograms.py", "evaluations/justifying.py",
+    "evaluations/reading_metrics.py", "evaluations/slicing.py",
 )  # fmt: skip
 FRAMEWORK = {"django", "rest_framework", "drf_spectacular", "dramatiq", "csp", "storages", "environ", "django_htmx"}
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "nltk", "bert_score", "evaluate", "accelerate", "gguf"}
