@@ -1,4 +1,4 @@
-"""Calls to a chat API through the whole engine: claims, budget, ledger and outcomes committed call by call.
+"""Calls to a chat API through the whole engine: claims, budget, ledger and outcomes committed as they come.
 
 The server is ours, in a process of its own: it takes 200 ms for an answer and refuses with 429 what is above its rate.
 Peers: a loop that asks one after the other with the same SDK, and the rate that the server allows. A rate is that of
@@ -84,10 +84,12 @@ def ours(address: str, log: Path, documents: int, **limits: int) -> tuple[float,
             database.close()
 
     threads = [threading.Thread(target=advance) for _ in range(THREADS)]
+    used = time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    used = (time.process_time() - used) * 1000 / documents
     worker.models.close()
     calls = Call.objects.filter(candidate=candidate)
     times = calls.filter(outcome="ok").order_by("ended_at").values_list("ended_at", flat=True)
@@ -98,7 +100,8 @@ def ours(address: str, log: Path, documents: int, **limits: int) -> tuple[float,
     seen = sum(1 for line in log.open() if "chat/completions" in line)
     refused = calls.filter(outcome="rate_limited").count()
     whole = answered == documents and seen == calls.count() and not calls.filter(state="reserved").exists()
-    return rate, whole, f"{documents} documents, {refused} refused and asked again, {documents - answered} lost"
+    note = f"{documents} documents, {refused} refused and asked again, {documents - answered} lost"
+    return rate, whole, f"{note}, {used:.1f} ms of CPU a call"
 
 
 def _open_units(candidate: int) -> bool:

@@ -237,15 +237,17 @@ def measure_rouge(candidates: list[list[Item]], times: int) -> Iterator[Row]:
 
 
 def measure_meteor(candidates: list[list[Item]], times: int) -> Iterator[Row]:
-    meteor.score(candidates[0][:1], {})
-    one = candidates[0]
-    for rows in (candidates[:1], candidates):
+    one, extras = candidates[0], ("", ", `fast`") if find_spec("numba") else ("",)
+    for rows, extra in [(rows, extra) for rows in (candidates[:1], candidates) for extra in extras]:
         items = [item for each in rows for item in each]
+        (_chunks.hasten if extra else without_kernel)()
+        meteor.score(items[:1], {})  # loads the table of synonyms, and what was compiled
         ours, theirs = Kept(cold(meteor.score, items)), Kept(lambda: their_meteor(one))
         mine, peer = in_turn([ours, theirs], times)
         per_pair = (PER_PAIR * mine / len(items), PER_PAIR * peer / len(one))
         equal = ours.found[: len(one)] == theirs.found
-        yield Row(f"METEOR, {len(rows)} × {len(one):,}", "nltk", *per_pair, unit="µs/pair", target=15.0, equal=equal)
+        name = f"METEOR, {len(rows)} × {len(one):,}{extra}"
+        yield Row(name, "nltk", *per_pair, unit="µs/pair", target=15.0, equal=equal)
 
 
 def measure_ninth(candidates: list[list[Item]], ninth: list[Item], times: int) -> Row:
@@ -337,10 +339,10 @@ def measure_odd(times: int) -> Iterator[Row]:
 
 
 def measure_memory(counts: tuple[int, int]) -> Row:
-    """Peak memory of a process that scores documents as they come: many against few."""
+    """Peak memory of a process that scores documents as they come: many against few, which fill all its memories."""
     few, many = (_peak(count) for count in counts)
     name = f"peak memory of ROUGE and METEOR, {counts[1]:,} documents"
-    return Row(name, f"{counts[0]:,} documents", many, few, unit="MB", target=0.8)
+    return Row(name, f"{counts[0]:,} documents", many, few, unit="MB", target=0.95)
 
 
 def _peak(count: int) -> float:
@@ -382,7 +384,7 @@ def measure(quick: bool) -> Iterator[Row]:
         yield measure_bertscore([rows[: 3 if quick else 24] for rows in candidates], times)
     yield from measure_long(2_000 if quick else 8_000, times)
     yield from measure_odd(times)
-    yield measure_memory((100, 500) if quick else (1_000, 8_000))
+    yield measure_memory((100, 500) if quick else (20_000, 40_000))
 
 
 if __name__ == "__main__":

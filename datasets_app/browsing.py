@@ -56,7 +56,8 @@ class Count(NamedTuple):
     def __str__(self) -> str:
         if not self.is_exact:
             told = f"At least {self.n:,} of {self.of:,} examples: so many are among the first {self.n_searched:,}"
-            return f"{told}; about {self.estimate:,} if the rest is like them" if self.n else told
+            none = f"None of the first {self.n_searched:,} of {self.of:,} examples"
+            return f"{told}; about {self.estimate:,} if the rest is like them" if self.n else none
         return f"{self.n:,} example{'s' * (self.n != 1)}{f' of {self.of:,}' if self.n != self.of else ''}"
 
     @property

@@ -34,13 +34,13 @@ class ExampleSerializer(serializers.ModelSerializer[Example]):
         read_only_fields = fields
 
 
-class ExamplePageSerializer(serializers.Serializer[Any]):
+class DatasetExamplePageSerializer(serializers.Serializer[Any]):
     results = ExampleSerializer(many=True)
     next = serializers.URLField(allow_null=True, help_text="null: there are no more.")
     previous = serializers.URLField(allow_null=True)
 
 
-class FilterSerializer(serializers.Serializer[Any]):
+class ExampleFilterSerializer(serializers.Serializer[Any]):
     """Which examples are meant: all that is said must be true of one. Limits include themselves."""
 
     search = serializers.CharField(
@@ -85,7 +85,7 @@ class ExamplesViewSet(viewsets.GenericViewSet[Any]):
         description="A search that takes too long answers with what it has found, possibly nothing, and a `next` "
         "that goes on from there: follow it until it is null.",
         parameters=PARAMETERS,
-        responses=ExamplePageSerializer,
+        responses=DatasetExamplePageSerializer,
     )
     @action(detail=True, pagination_class=None, filter_backends=[])
     def examples(self, request: Request, pk: str) -> Response:

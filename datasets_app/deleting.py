@@ -6,7 +6,7 @@ from functools import partial
 
 from django.core.files.storage import default_storage
 from django.db import OperationalError, connection, transaction
-from django.db.models import F
+from django.db.models import SET_NULL, F, ManyToOneRel
 from django.db.models.functions import Now
 from psycopg.errors import LockNotAvailable
 
@@ -72,8 +72,12 @@ def _cancel(intake: Import) -> None:
 
 def remove(dataset: Dataset, *, upload: str = "") -> None:
     """In a transaction: the dataset goes with all that is left of it, `upload` and its file when that is committed."""
-    # Without an experiment nothing else points at an example, so they go in one statement; Django's own cascade
-    # would first load every example to look for outcomes.
+    # Without an experiment only what may do without an example points at one (a text tried in the playground), and it
+    # holds its text: it goes, too. Then the examples go in one statement; Django's own cascade would first load every
+    # example to look for outcomes.
+    for relation in Example._meta.get_fields(include_hidden=True):
+        if isinstance(relation, ManyToOneRel) and relation.on_delete is SET_NULL:
+            relation.related_model._base_manager.filter(**{f"{relation.field.name}__dataset": dataset}).delete()
     _allow_removing_rows()
     examples = Example.objects.filter(dataset=dataset)
     examples._raw_delete(examples.db)

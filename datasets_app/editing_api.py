@@ -18,7 +18,7 @@ from rest_framework.routers import DefaultRouter
 
 from datasets_app import editing
 from datasets_app.api import DatasetSerializer
-from datasets_app.browsing_api import FilterSerializer
+from datasets_app.browsing_api import ExampleFilterSerializer
 from datasets_app.filtering import Filter
 from datasets_app.models import Dataset
 from lumigator.access import record
@@ -28,7 +28,7 @@ from lumigator.schema import problem
 TAG = "Text or a number."
 
 
-class SetSerializer(serializers.Serializer[Any]):
+class ExampleSetSerializer(serializers.Serializer[Any]):
     """The fields of an example; what is not sent stays as it is."""
 
     source = serializers.CharField(required=False, trim_whitespace=False)  # type: ignore[assignment]
@@ -40,7 +40,7 @@ class SetSerializer(serializers.Serializer[Any]):
     tags = serializers.DictField(required=False, help_text="All of them: {name: text or number}.")
 
 
-class EditSerializer(serializers.Serializer[Any]):
+class DatasetEditSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(
         choices=editing.ACTIONS,
         help_text="fix: `index`, `set`. drop, keep: `indexes` or `filter`. relabel: the same, or neither for all, with "
@@ -53,13 +53,13 @@ class EditSerializer(serializers.Serializer[Any]):
         choices=Dataset.Privacy.choices, required=False, help_text="As the parent's where it is not sent; never less."
     )
     index = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
-    set = SetSerializer(required=False)
+    set = ExampleSetSerializer(required=False)
     indexes = serializers.ListField(
         child=serializers.IntegerField(min_value=0, max_value=2**31 - 1),
         max_length=editing.MOST_INDEXES,
         required=False,
     )
-    filter = FilterSerializer(required=False)
+    filter = ExampleFilterSerializer(required=False)
     group = serializers.CharField(required=False, allow_blank=True, help_text="Empty: taken out of its group.")
     tag = serializers.CharField(required=False, help_text="The name of one.")
     value = serializers.JSONField(required=False, allow_null=True, help_text=f"{TAG} null: the tag is removed.")
@@ -68,10 +68,10 @@ class EditSerializer(serializers.Serializer[Any]):
     by = serializers.CharField(
         required=False, allow_blank=True, default="", help_text="group, or tag:name: each in proportion to its size."
     )
-    example = SetSerializer(required=False)
+    example = ExampleSetSerializer(required=False)
 
 
-class PartSerializer(serializers.Serializer[Any]):
+class SplitPartSerializer(serializers.Serializer[Any]):
     """One part of a split. `n` or `share`; neither: what the others leave."""
 
     name = serializers.CharField(max_length=60)
@@ -80,8 +80,8 @@ class PartSerializer(serializers.Serializer[Any]):
     sealed = serializers.BooleanField(default=False, help_text="For the final confirmation only.")
 
 
-class SplitSerializer(serializers.Serializer[Any]):
-    parts = PartSerializer(many=True)
+class DatasetSplitSerializer(serializers.Serializer[Any]):
+    parts = SplitPartSerializer(many=True)
     seed = serializers.IntegerField(default=0)
     by_group = serializers.BooleanField(default=True, help_text="No group is in two parts.")
     privacy = serializers.ChoiceField(choices=Dataset.Privacy.choices, required=False)
@@ -134,7 +134,7 @@ class EditingViewSet(viewsets.GenericViewSet[Any]):
     """Edits of a dataset that is ready: each makes a child, and the dataset itself stays as it is."""
 
     queryset = Dataset.objects.none()
-    serializer_class = EditSerializer
+    serializer_class = DatasetEditSerializer
     lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Dataset]:
@@ -144,14 +144,14 @@ class EditingViewSet(viewsets.GenericViewSet[Any]):
         summary="Make an edited child of a dataset",
         description="A small child is ready with the answer; a large one is `importing`: ask for it until it is "
         "`ready` or `failed`. What the child is of its parent stands in its `edit`.",
-        request=EditSerializer,
+        request=DatasetEditSerializer,
         responses={201: DatasetSerializer, 400: problem("What is wrong, by field.")},
     )
     @action(detail=True, methods=["post"], filter_backends=[])
     @idempotent
     def edit(self, request: Request, pk: str) -> Response:
         parent = self.get_object()
-        form = EditSerializer(data=request.data)
+        form = DatasetEditSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         data = form.validated_data
         more = {"user": cast(User, request.user), "name": data["name"], "privacy": data.get("privacy", "")}
@@ -167,14 +167,14 @@ class EditingViewSet(viewsets.GenericViewSet[Any]):
         summary="Split a dataset into parts, each a child",
         description="Every example is in exactly one part. A sealed part takes part in no comparison: it is kept for "
         "the final confirmation.",
-        request=SplitSerializer,
+        request=DatasetSplitSerializer,
         responses={201: DatasetSerializer(many=True), 400: problem("What is wrong, by field.")},
     )
     @action(detail=True, methods=["post"], filter_backends=[], pagination_class=None)
     @idempotent
     def split(self, request: Request, pk: str) -> Response:
         parent = self.get_object()
-        form = SplitSerializer(data=request.data)
+        form = DatasetSplitSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         data = form.validated_data
         parts = [editing.Part(**one) for one in data.pop("parts")]

@@ -42,7 +42,7 @@ SHOWN_PROBLEMS = 100
 @require(Role.VIEWER)
 @require_GET
 def datasets(request: HttpRequest) -> HttpResponse:
-    mine = Dataset.objects.for_user(request.user).defer("profile", "columns").order_by("-id")
+    mine = Dataset.objects.for_user(request.user).defer("profile", "columns", "edit").order_by("-id")
     before = _number(request.GET.get("before"))
     found = list(mine.filter(id__lt=before)[: PAGE + 1] if before else mine[: PAGE + 1])
     older = found[PAGE - 1].pk if len(found) > PAGE else None

@@ -60,7 +60,7 @@ def refuse_by_policy(candidate: Candidate) -> None:
     """What planning refuses is refused again before every unit, by the rows as they are now: a candidate may have
     been put into the table by other means, and a mark or a budget may have come later (SECURITY S12).
     Raises ProviderError ("stop")."""
-    if not _leaves(candidate):
+    if not leaves(candidate):
         return
     experiment = Experiment.objects.select_related("dataset").get(pk=candidate.experiment_id)
     if not experiment.dataset.may_leave:
@@ -74,12 +74,13 @@ def refuse_by_policy(candidate: Candidate) -> None:
 def refuse_by_policy_of(candidate: Candidate, team: int) -> None:
     """The part of `refuse_by_policy` that is about the connection alone. Raises ProviderError ("stop")."""
     connection = candidate.connection
-    if _leaves(candidate) and connection is not None and not (connection.enabled and connection.team_id == team):
+    if leaves(candidate) and connection is not None and not (connection.enabled and connection.team_id == team):
         sentence = f"the connection {connection.name!r} is disabled: an administrator enables it"
         _refuse(candidate, "no_connection", sentence)
 
 
-def _leaves(candidate: Candidate) -> bool:
+def leaves(candidate: Candidate) -> bool:
+    """Whether what it is asked goes to a service."""
     provider = available().get(candidate.provider)
     return provider is not None and provider.place == "network"
 

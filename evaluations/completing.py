@@ -8,6 +8,7 @@ worker lets a request through between two batches.
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,23 +16,25 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import InterfaceError, OperationalError
 from django.db import connection as database
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from datasets_app.models import Example
-from evaluations import tasks
-from evaluations.billing import worst_case_micro
-from evaluations.calling import refuse_by_policy_of
-from evaluations.models import Candidate, Completion, Generation, Worker
+from evaluations import prompting, tasks
+from evaluations.billing import at_most, bill_of_error, bill_of_output, worst_case_micro
+from evaluations.calling import leaves, refuse_by_policy_of
+from evaluations.models import Call, Candidate, Completion, Generation, Worker
 from evaluations.planning import DEFAULT_NEW_TOKENS, Refused
 from evaluations.warming import WarmModels, key_of
 from lumigator import doorbell
 from lumigator.models import Team
 from models_registry import choosing
+from models_registry.hosting import HostCancelled
 from models_registry.models import ModelEntry
-from models_registry.pricing import cost_micro
 from models_registry.providers import Output, ProviderError, Request
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ MOST_BELLS = 16
 GIVEN_UP = timedelta(minutes=10)
 """Nobody waits longer for an answer that no worker took up."""
 TRIES = 2
+SWEPT = 1000
 ROLES = ("system", "user", "assistant")
 
 
@@ -106,7 +110,8 @@ def _problems(wish: Wish) -> dict[str, list[str]]:
     given = [bool(wish.text.strip()), bool(wish.messages), wish.example is not None]
     if sum(given) != 1:
         errors["text"] = ["give exactly one of text, messages and example"]
-    length = len(wish.text) + sum(len(str(each.get("content", ""))) for each in wish.messages)
+    text = wish.example.source if wish.example else wish.text
+    length = len(text) + sum(len(str(each.get("content", ""))) for each in wish.messages)
     if length > LONGEST_TEXT:
         errors["text"] = [f"it has {length:,} characters; at most {LONGEST_TEXT:,} are taken: make it an experiment"]
     for position, each in enumerate(wish.messages):
@@ -116,7 +121,9 @@ def _problems(wish: Wish) -> dict[str, list[str]]:
             ]
     if wish.messages and "messages" not in errors and wish.messages[-1]["role"] != "user":
         errors["messages"] = ["the last message must be the user's"]
-    if wish.prompt and (wrong := tasks.problems_of(wish.prompt)):
+    if wish.prompt and wish.messages:
+        errors["prompt"] = ["a conversation is sent as it is: leave the prompt out"]
+    elif wish.prompt and (wrong := prompting.problems_of(wish.prompt, {})):
         errors["prompt"] = wrong
     return errors
 
@@ -169,16 +176,23 @@ def are_asked(queues: Sequence[str]) -> bool:
     return Completion.objects.filter(state=Completion.State.ASKED, queue__in=queues).exists()
 
 
-def complete(owner: str, queues: Sequence[str], models: WarmModels, stopping: Callable[[], bool]) -> None:
-    """Answer what is asked until nothing is, or `stopping` says so."""
-    while not stopping():
+def complete(
+    owner: str, queues: Sequence[str], models: WarmModels, stopping: Callable[[], bool], seconds: float = math.inf
+) -> None:
+    """Answer what is asked until nothing is, `stopping` says so, or `seconds` are over: other work waits, too."""
+    until = time.monotonic() + seconds
+    while not stopping() and time.monotonic() < until:
         pk = _take(owner, queues, models)
         if pk is not None:
-            _answer(Completion.objects.select_related("connection", "team").get(pk=pk), models, stopping)
+            _answer(_rows().get(pk=pk), models, stopping)
         elif are_asked(queues):
             time.sleep(0.05)  # another worker may have the model open
         else:
             return
+
+
+def _rows() -> QuerySet[Completion]:
+    return Completion.objects.select_related("connection", "team", "example__dataset")
 
 
 def _take(owner: str, queues: Sequence[str], models: WarmModels) -> int | None:
@@ -199,25 +213,55 @@ def _answer(asked: Completion, models: WarmModels, stopping: Callable[[], bool])
         provider=asked.provider, connection=asked.connection, spec=asked.spec, label=asked.label, queue=asked.queue
     )
     request = _request(asked)
+    call = Call(candidate=candidate)
+    was_called = False
     try:
-        refuse_by_policy_of(candidate, asked.team_id)
+        _refuse_by_policy(asked, candidate)
         model = models.get(candidate, stopping)
         if model.is_network:
-            Completion.objects.filter(pk=asked.pk).update(reserved_micro=worst_case_micro(candidate, request))
-            asked.reserved_micro = worst_case_micro(candidate, request)
+            call.reserved_micro = worst_case_micro(candidate, request) or 0
+            Completion.objects.filter(pk=asked.pk).update(reserved_micro=call.reserved_micro)
+            was_called = True
             output = model.call_alone(request, stopping)
         else:
-            made = model.generate([request], starting=lambda keys: None, cancelled=stopping)
-            output = next(output for outputs in made for output in outputs)
+            # To its end: a host whose outputs are left half-way is killed, and would be loaded again.
+            made = [*model.generate([request], starting=lambda keys: None, cancelled=stopping)]
+            output = made[0][0]
+        cost = bill_of_output(call, output).cost if model.is_network else 0
+    except HostCancelled:
+        _give_back(asked)
     except ProviderError as exc:
+        if stopping() and exc.code == "unavailable":
+            _give_back(asked)
+            return
         failed = Output(request.key, "error", error_code=exc.code, error=str(exc))
-        _end(asked, failed, was_called=exc.failure == "unknown")
+        _end(asked, failed, bill_of_error(call, exc).cost if was_called else 0)
+    except (OperationalError, InterfaceError):
+        raise  # the sweep finds it
     except Exception as exc:
         # The name only: what an SDK raises may quote the document or the key.
         log.error("completion %s: %s", asked.pk, type(exc).__name__)
-        _end(asked, Output(request.key, "error", error_code="internal", error=f"internal error: {type(exc).__name__}"))
+        failed = Output(request.key, "error", error_code="internal", error=f"internal error: {type(exc).__name__}")
+        _end(asked, failed, at_most(call, "internal").cost if was_called else 0)
     else:
-        _end(asked, output, was_called=True)
+        _end(asked, output, cost)
+
+
+def _refuse_by_policy(asked: Completion, candidate: Candidate) -> None:
+    """What `ask` refuses is refused again, by the rows as they are now (SECURITY S12). Raises ProviderError."""
+    if asked.example is not None and not asked.example.dataset.may_leave and leaves(candidate):
+        raise ProviderError(
+            f"{asked.label}: it would send the document away, but its dataset is marked as never leaving",
+            code="privacy",
+            failure="stop",
+        )
+    refuse_by_policy_of(candidate, asked.team_id)
+
+
+def _give_back(asked: Completion) -> None:
+    """The worker stops before it could answer: another one does."""
+    mine = Completion.objects.filter(pk=asked.pk, state=Completion.State.RUNNING, owner=asked.owner)
+    mine.update(state=Completion.State.ASKED, owner="", attempts=F("attempts") - 1)
 
 
 def _request(asked: Completion) -> Request:
@@ -229,16 +273,8 @@ def _request(asked: Completion) -> Request:
     return Request(key=asked.pk, source=last, seed=asked.seed, messages=tuple(asked.messages))
 
 
-def _end(asked: Completion, output: Output, *, was_called: bool = False) -> None:
-    """Write the answer and its price: what its tokens cost, or the most it can have cost where nobody knows."""
-    has_failed = output.status == "error"
-    price = asked.spec.get("price") or {}
-    cost: int | None = 0
-    if asked.queue == "api":
-        tokens = (output.input_tokens, output.cached_tokens, output.output_tokens)
-        cost = cost_micro(*tokens, price.get("in"), price.get("out"), price.get("cached"))
-        if cost is None:
-            cost = asked.reserved_micro if was_called else 0
+def _end(asked: Completion, output: Output, cost: int | None) -> None:
+    """Write the answer and what it cost, in micro-dollars (None: unpriced)."""
     row = Generation.of(Candidate(), output)
     told = {
         name: getattr(row, name)
@@ -248,7 +284,7 @@ def _end(asked: Completion, output: Output, *, was_called: bool = False) -> None
         )
     }  # fmt: skip
     Completion.objects.filter(pk=asked.pk, state=Completion.State.RUNNING, owner=asked.owner).update(
-        state=Completion.State.FAILED if has_failed else Completion.State.DONE,
+        state=Completion.State.FAILED if output.status == "error" else Completion.State.DONE,
         status=output.status,
         cost_micro=cost,
         done_at=Now(),
@@ -257,17 +293,32 @@ def _end(asked: Completion, output: Output, *, was_called: bool = False) -> None
 
 
 def mend() -> None:
-    """Part of a sweep: what a vanished worker held is asked again, or given up; what nobody took is given up."""
+    """Part of a sweep: what a vanished worker held is asked again, or given up; so is what takes longer than anything
+    may; and ended requests are deleted with their texts after COMPLETION_DAYS."""
     alive = Worker.objects.alive().values_list("name", flat=True)
-    lost = Completion.objects.filter(state=Completion.State.RUNNING).exclude(owner__in=list(alive))
+    running = Completion.objects.filter(state=Completion.State.RUNNING)
+    lost = running.exclude(owner__in=list(alive))
     gone = {"state": Completion.State.FAILED, "status": "error", "error_code": "worker_gone", "done_at": Now()}
-    lost.filter(queue="api").update(
-        **gone, cost_micro=F("reserved_micro"), error="The worker that made the call vanished; it may have been billed."
-    )
+    for held, words in ((lost, "The worker that made the call vanished"), (_stuck(running), "The call never ended")):
+        held.filter(queue="api").update(
+            **gone, cost_micro=F("reserved_micro"), error=f"{words}; it may have been billed."
+        )
     lost.filter(attempts__gte=TRIES).update(**gone, error="The worker vanished twice over this request.")
     lost.update(state=Completion.State.ASKED, owner="")
+    _stuck(running).update(**gone, error="It was worked on for longer than anything may take.")
     late = Completion.objects.filter(state=Completion.State.ASKED, asked_at__lt=Now() - GIVEN_UP)
-    late.update(**{**gone, "error_code": "no_worker"}, error="No worker took it up: start one for this kind of model.")
+    late.update(
+        **{**gone, "error_code": "no_worker"},
+        error="No worker took it up in time: they are busy, or none runs for this kind of model.",
+    )
+    ended = Completion.objects.filter(done_at__lt=Now() - timedelta(days=settings.COMPLETION_DAYS))
+    ended.filter(pk__in=ended.values("pk")[:SWEPT]).delete()
+
+
+def _stuck(running: QuerySet[Completion]) -> QuerySet[Completion]:
+    """A worker may be alive, and its thread not."""
+    longest = timedelta(seconds=settings.HANG_SECONDS) + GIVEN_UP
+    return running.filter(begun_at__lt=Now() - longest)
 
 
 def take_back(asked: Sequence[Completion]) -> None:

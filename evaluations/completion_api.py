@@ -10,10 +10,12 @@ seconds; OpenAI's protocol knows no such thing, so there it is an error that say
 from __future__ import annotations
 
 import time
+from threading import BoundedSemaphore
 from typing import Any
 
 from django.db.models import QuerySet
 from django.urls import path, reverse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status, viewsets
 from rest_framework.exceptions import APIException, ValidationError
@@ -27,7 +29,7 @@ from evaluations.completing import ROLES, Wish
 from evaluations.models import Completion
 from evaluations.shapes import LARGEST_SEED, LONGEST_PROMPT, Strict
 from lumigator.access import record, team_of
-from lumigator.api import only
+from lumigator.api import field_errors, only
 from lumigator.parsing import StrictJSON
 from lumigator.schema import problem
 from models_registry import choosing
@@ -35,6 +37,9 @@ from models_registry.models import ModelEntry
 
 WAIT = 60.0
 LONGEST_WAIT = 110.0
+SEATS = 4
+"""Requests of one web process that may wait at a time: each holds a thread, and the pages need some, too."""
+WAITING = BoundedSemaphore(SEATS)
 FAILED = problem("The model, its service or its worker failed; the detail says why.")
 
 
@@ -95,6 +100,12 @@ class ModelFailed(APIException):
     default_code = "model_failed"
 
 
+class TooMany(APIException):
+    status_code = status.HTTP_429_TOO_MANY_REQUESTS
+    default_detail = f"{SEATS} requests wait for their answers already: send this one again in a few seconds."
+    default_code = "too_many"
+
+
 class CompletionViewSet(viewsets.GenericViewSet[Completion]):
     """Online inference on a warm worker."""
 
@@ -126,7 +137,12 @@ class CompletionViewSet(viewsets.GenericViewSet[Completion]):
             seed=asked["seed"],
         )
         made = _ask(request, asked["model"], wish)
-        return _told(completing.wait(made, asked["wait"]))
+        if asked["wait"] and WAITING.acquire(blocking=False):
+            try:
+                completing.wait(made, asked["wait"])
+            finally:
+                WAITING.release()
+        return _told(made)
 
     @extend_schema(
         summary="An answer that took longer", responses={200: CompletionSerializer, 202: CompletionSerializer}
@@ -171,11 +187,36 @@ RENAMED = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tok
 TAKEN = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "frequency_penalty", "presence_penalty")
 
 
-class ChatSerializer(serializers.Serializer[Any]):
+class ChatMessageSerializer(Strict):
+    """A message as OpenAI's clients write it: its content may be a list of texts, and that of an answer null."""
+
+    role = serializers.ChoiceField(choices=ROLES)
+    content = serializers.JSONField(allow_null=True)
+    refusal = serializers.CharField(required=False, allow_null=True, allow_blank=True)
+    name = serializers.CharField(required=False, max_length=200)
+
+    def validate_content(self, content: Any) -> str:
+        parts = [{"type": "text", "text": content or ""}] if content is None or isinstance(content, str) else content
+        if not isinstance(parts, list) or not all(
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in parts
+        ):
+            raise serializers.ValidationError("give a text, or a list of parts of the type “text”")
+        return "".join(part["text"] for part in parts)
+
+
+class ChatSerializer(Strict):
     """What is taken of OpenAI's request; a field that would change the answer and is not taken is refused."""
 
     model = serializers.CharField(max_length=400)
-    messages = MessageSerializer(many=True)
+    messages = ChatMessageSerializer(many=True)
+    stop = serializers.JSONField(required=False)
+    frequency_penalty = serializers.FloatField(required=False, allow_null=True)
+    presence_penalty = serializers.FloatField(required=False, allow_null=True)
+    user = serializers.JSONField(required=False, help_text="This and what follows changes no answer: not looked at.")
+    metadata = serializers.JSONField(required=False)
+    store = serializers.JSONField(required=False)
+    service_tier = serializers.JSONField(required=False)
     temperature = serializers.FloatField(required=False, allow_null=True)
     top_p = serializers.FloatField(required=False, allow_null=True)
     max_tokens = serializers.IntegerField(required=False, allow_null=True, min_value=1)
@@ -190,7 +231,7 @@ class OpenAIViewSet(viewsets.ViewSet):
 
     parser_classes = [StrictJSON]
 
-    @extend_schema(summary="The models that can be asked", responses={200: serializers.DictField()})
+    @extend_schema(summary="The models that can be asked", responses={200: OpenApiTypes.OBJECT})
     def models(self, request: Request) -> Response:
         entries = ModelEntry.objects.filter(team=team_of(request), enabled=True).order_by("slug")
         rows = [
@@ -200,7 +241,7 @@ class OpenAIViewSet(viewsets.ViewSet):
         ]
         return Response({"object": "list", "data": rows})
 
-    @extend_schema(summary="A chat completion", request=ChatSerializer, responses={200: serializers.DictField()})
+    @extend_schema(summary="A chat completion", request=ChatSerializer, responses={200: OpenApiTypes.OBJECT})
     def chat(self, request: Request) -> Response:
         try:
             return self._chat(request)
@@ -217,11 +258,21 @@ class OpenAIViewSet(viewsets.ViewSet):
             raise ValidationError({"n": ["one answer is given for each request: leave it out, or send 1"]})
         given = {name: asked[name] for name in TAKEN if asked.get(name) is not None}
         generation = {RENAMED.get(name, name): value for name, value in given.items()}
-        wish = Wish(messages=asked["messages"], generation=_as_local(request, asked["model"], generation))
-        made = _ask(request, asked["model"], wish)
-        ended = completing.wait(made, LONGEST_WAIT)
+        said = [{"role": each["role"], "content": each["content"]} for each in asked["messages"]]
+        wish = Wish(
+            messages=said,
+            generation=_as_local(request, asked["model"], generation),
+            seed=asked.get("seed") or 0,
+        )
+        if not WAITING.acquire(blocking=False):
+            raise TooMany
+        try:
+            ended = completing.wait(_ask(request, asked["model"], wish), LONGEST_WAIT)
+        finally:
+            WAITING.release()
         if not ended.has_ended:
-            raise ModelFailed(f"No answer within {LONGEST_WAIT:.0f} seconds: try again, or make it an experiment.")
+            completing.take_back([ended])
+            raise ModelFailed(f"No answer within {LONGEST_WAIT:.0f} seconds: make it an experiment, or start a worker.")
         if ended.state == Completion.State.FAILED:
             raise ModelFailed(ended.error or "The model gave no answer.")
         return Response(_as_openai(ended))
@@ -255,16 +306,18 @@ def _as_openai(completion: Completion) -> dict[str, Any]:
 
 
 def _openai_error(exc: APIException) -> Response:
-    """OpenAI's clients look for {"error": {…}}, and retry what is 5xx."""
-    detail = exc.detail
-    sentences = (
-        [f"{name}: {' '.join(map(str, said))}" for name, said in detail.items()]
-        if isinstance(detail, dict)
-        else [str(detail)]
-    )
+    """OpenAI's clients look for {"error": {…}}, and retry what is 5xx unless they are told not to: the worker has
+    tried already what trying again may cure, and each try may be billed."""
+    if isinstance(exc, ValidationError):
+        found = field_errors(exc.detail)
+        sentences = [f"{each['loc']}: {each['msg']}" if each["loc"] else each["msg"] for each in found]
+    else:
+        sentences = [str(exc.detail)]
     kind = "invalid_request_error" if exc.status_code < 500 else "server_error"
     body = {"message": "; ".join(sentences), "type": kind, "param": None, "code": exc.default_code}
-    return Response({"error": body}, status=exc.status_code)
+    wait = exc.status_code == status.HTTP_429_TOO_MANY_REQUESTS
+    headers = {"Retry-After": "5"} if wait else {"x-should-retry": "false"}
+    return Response({"error": body}, status=exc.status_code, headers=headers)
 
 
 router = DefaultRouter()

@@ -42,7 +42,7 @@ def finalize(lease: Lease) -> None:
         row for table in tables for row in _contrasts(experiment, table, comparisons[table.part, table.signature])
     ]
     summaries = {candidate.pk: _summary(experiment, candidate) for candidate in candidates}
-    for pk, others in gathering.alike(experiment, candidates).items():
+    for pk, others in gathering.alike(candidates, documents).items():
         summaries[pk]["alike"] = others
     told = concluding.statistics(experiment, candidates, summaries, documents, groups, tables, comparisons)
     with leasing.fenced(lease):
@@ -174,7 +174,7 @@ def _aggregates(candidates: list[Candidate], table: Table, found: stats.Comparis
 
 def _of_the_corpus(experiment: Experiment, table: Table, groups: list[str | None] | None) -> Iterator[Aggregate]:
     """The value of all outputs together, from the sums of their counts; its interval by bootstrap of the groups, and
-    none below BOOTSTRAP_LEAST of them, where the bootstrap is too narrow. An output that failed has no counts."""
+    none below BOOTSTRAP_LEAST of them, where the bootstrap is too narrow. An output that failed counts as empty."""
     corpus = part_owner()[table.part].corpus
     if corpus is None or corpus.of != table.part:
         return
@@ -199,7 +199,7 @@ def _of_the_corpus(experiment: Experiment, table: Table, groups: list[str | None
             method="" if low is None else "bootstrap",
             n=len(rows),
             n_groups=len(sums),
-            states={"value": len(rows), **{k: n for k, n in table.states[candidate].items() if k != "value"}},
+            states=dict(table.states[candidate]),
             digest=sha256(counts.tobytes()).hexdigest(),
         )
 

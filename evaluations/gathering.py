@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from evaluations.slicing import Documents
 
 ALIKE = 0.98
 """Two candidates whose answers are the same texts on such a share of the documents are reported."""
-ALIKE_FROM = 10
+ALIKE_FROM, ALIKE_AMONG = 10, 5_000
+"""They must share so many documents at least; so many are looked at."""
 IMPORTED = "import"
 
 
@@ -112,9 +114,9 @@ def prices(candidates: Sequence[Candidate], rows: dict[int, int], summaries: dic
     return Prices(costs, mean, varies, latencies)
 
 
-def alike(experiment: Experiment, candidates: Sequence[Candidate]) -> dict[int, list[int]]:
-    """{candidate: those whose answers are the same texts as its own, on nearly every document}; baselines among
-    themselves do not count."""
+def alike(candidates: Sequence[Candidate], rows: dict[int, int]) -> dict[int, list[int]]:
+    """{candidate: those whose answers are the same texts as its own, on nearly every one of the first documents of
+    `rows` ({example: row})}; baselines among themselves do not count."""
     models = {candidate.pk for candidate in candidates if not candidate.is_baseline}
     with connection.cursor() as cursor:
         cursor.execute(
@@ -122,8 +124,8 @@ def alike(experiment: Experiment, candidates: Sequence[Candidate]) -> dict[int, 
             " FROM evaluations_generation a JOIN evaluations_generation b"
             " ON a.example_id = b.example_id AND a.candidate_id < b.candidate_id"
             " WHERE a.candidate_id = ANY(%s) AND b.candidate_id = ANY(%s) AND a.status = 'ok' AND b.status = 'ok'"
-            " GROUP BY 1, 2",
-            [[candidate.pk for candidate in candidates]] * 2,
+            " AND a.example_id = ANY(%s) GROUP BY 1, 2",
+            [*[[candidate.pk for candidate in candidates]] * 2, list(islice(rows, ALIKE_AMONG))],
         )
         counted = cursor.fetchall()
     found: dict[int, list[int]] = {candidate.pk: [] for candidate in candidates}

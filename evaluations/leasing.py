@@ -18,7 +18,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Now
 
 from evaluations.models import Generation, WorkUnit
 
@@ -172,12 +172,14 @@ def mark_inflight(lease: Lease, indexes: Sequence[int]) -> None:
     WorkUnit.objects.filter(**_mine(lease)).update(inflight=list(indexes))
 
 
-def release(lease: Lease, *, after: float = 0.0) -> bool:
-    """Give the unit back, to be claimed again after that many seconds. False when it was no longer ours."""
+def release(lease: Lease, *, after: float = 0.0, attempted: bool = True) -> bool:
+    """Give the unit back, to be claimed again after that many seconds. False when it was no longer ours. Who stopped
+    or gave way has not `attempted` it: many attempts make a unit suspect."""
+    attempts = F("attempts") if attempted else Greatest(F("attempts") - 1, 0)
     return bool(
         WorkUnit.objects.filter(**_mine(lease))
         .filter(state="leased")
-        .update(state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after))
+        .update(state="ready", owner="", lease_until=None, inflight=[], next_at=_in(after), attempts=attempts)
     )
 
 

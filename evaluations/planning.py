@@ -20,7 +20,7 @@ from evaluations import prompting, tasks
 from evaluations.announcing import announce
 from evaluations.leasing import Lease, close, fenced
 from evaluations.models import Candidate, Experiment, Generation, Score, Worker, WorkUnit
-from evaluations.steering import finalize_when_complete, settle_cancelled
+from evaluations.steering import ONLY_SCORES, finalize_when_complete, settle_cancelled
 from lumigator.models import Team
 from models_registry import choosing, shortening
 from models_registry.models import ModelEntry
@@ -56,6 +56,10 @@ def create(*, team: Team, user: User | None, data: dict[str, Any], request_id: s
     dataset: Dataset = data["dataset"]
     if not dataset.is_ready:
         errors["dataset"] = [f"the dataset is {dataset.get_state_display().lower()}; only a ready one can be used"]
+    if dataset.sealed:
+        errors["dataset"] = [
+            "the dataset is sealed: it is kept for the final confirmation of a choice, so no experiment may look at it"
+        ]
     task = _one_of(tasks.available(), data.get("task") or "summarization", "task", errors)
     prompt = data.get("prompt") or ""
     if prompt and (wrong := prompting.problems_of(prompt, prompting.values_of(dataset.profile))):
@@ -285,13 +289,14 @@ def plan(lease: Lease) -> None:
 
     experiment = lease.unit.experiment
     sample = sample_of(experiment)
+    only_scores = lease.unit.metric == ONLY_SCORES
     _settle_signatures(lease, experiment)
     if experiment.purpose == Experiment.Purpose.GROUND_TRUTH:
         annotating.lay_out(lease, experiment, sample)
     for candidate in experiment.candidates.all():
-        if candidate.problem:
+        if candidate.problem and not only_scores:
             Candidate.objects.filter(pk=candidate.pk).update(problem="", problem_code="")
-        units = _units_for(experiment, candidate, sample, lease.unit.round)
+        units = _units_for(experiment, candidate, sample, lease.unit.round, only_scores)
         while batch := list(islice(units, 1000)):
             with fenced(lease):
                 WorkUnit.objects.bulk_create(batch, ignore_conflicts=True)
@@ -309,9 +314,12 @@ def _settle_signatures(lease: Lease, experiment: Experiment) -> None:
     other weights) makes all outputs be scored anew: two signatures are never compared. The old scores stay."""
     settled = []
     for frozen in experiment.metrics:
-        metric = metric_plugins.available()[frozen["name"]]
-        digest, _ = metric.sign(frozen["options"])
         before = frozen.get("signature", "")
+        metric = metric_plugins.available().get(frozen["name"])
+        if before and (metric is None or metric.available({**metric.defaults, **frozen["options"]})):
+            settled.append(frozen)  # what cannot be computed here is no reason to give up the numbers that there are
+            continue
+        digest = metric.sign(frozen["options"])[0] if metric else ""
         earlier = [each for each in [*frozen.get("earlier", []), before] if each and each != digest]
         settled.append({**frozen, "signature": digest, "earlier": list(dict.fromkeys(earlier))})
     with fenced(lease):
@@ -320,13 +328,13 @@ def _settle_signatures(lease: Lease, experiment: Experiment) -> None:
 
 
 def _units_for(
-    experiment: Experiment, candidate: Candidate, sample: np.ndarray[Any, Any], round_: int
+    experiment: Experiment, candidate: Candidate, sample: np.ndarray[Any, Any], round_: int, only_scores: bool = False
 ) -> Iterator[WorkUnit]:
     done = np.array(
         sorted(Generation.objects.filter(candidate=candidate).values_list("example__index", flat=True)), dtype=int
     )
     missing = np.setdiff1d(sample, done, assume_unique=True)
-    for indexes in _slices(missing, SLICE[candidate.queue]):
+    for indexes in _slices(missing[:0] if only_scores else missing, SLICE[candidate.queue]):
         yield WorkUnit(
             experiment=experiment,
             candidate=candidate,
@@ -347,7 +355,9 @@ def score_units(
     experiment: Experiment, candidate: Candidate, frozen: dict[str, Any], indexes: Indexes, round_: int
 ) -> Iterator[WorkUnit]:
     """The units that score these examples of a candidate with one metric."""
-    metric = metric_plugins.available()[frozen["name"]]
+    metric = metric_plugins.available().get(frozen["name"])
+    if metric is None:  # an administrator's module that is registered no more: its scores stay as they are
+        return
     queue = "gpu" if metric.queue == "gpu" and _a_gpu_is_there() else "cpu"
     for piece in _slices(indexes, SCORE_SLICE):
         yield WorkUnit(
@@ -367,9 +377,10 @@ def _a_gpu_is_there() -> bool:
 
 
 def _unscored(candidate: Candidate, frozen: dict[str, Any], have: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    metric = metric_plugins.available()[frozen["name"]]
-    digest, _ = metric.sign(frozen["options"])
-    scored = Score.objects.filter(candidate=candidate, part=metric.parts[0].name, signature=digest)
+    metric = metric_plugins.available().get(frozen["name"])
+    if metric is None:
+        return have[:0]
+    scored = Score.objects.filter(candidate=candidate, part=metric.parts[0].name, signature=frozen["signature"])
     scored = scored.exclude(state="not_computed")  # what was missing then may be installed now
     return np.setdiff1d(have, np.array(list(scored.values_list("example__index", flat=True)), dtype=int))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from django import forms
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods
@@ -90,18 +92,22 @@ def _ask(request: HttpRequest, models: Sequence[str], wish: Wish) -> tuple[uuid.
         return None, [f"Choose one to {SIDE_BY_SIDE} models; {len(chosen)} are chosen."]
     batch = uuid.uuid4()
     problems: list[str] = []
-    made: list[Completion] = []
-    for model in chosen:
-        try:
-            made.append(completing.ask(team_of(request), request.user, model, wish, batch=batch))  # type: ignore[arg-type]
-        except Refused as refused:
-            problems += [sentence for sentences in refused.errors.values() for sentence in sentences]
-    if problems:
-        completing.take_back(made)
-        return None, list(dict.fromkeys(problems))
-    for completion in made:
-        record(request, "completion", completion, model=completion.label)
-    return batch, []
+    with transaction.atomic():  # nobody hears of a wish before all of them are written
+        for model in chosen:
+            try:
+                mine = replace(wish, generation={}) if _is_inline(request, model) else wish
+                made = completing.ask(team_of(request), request.user, model, mine, batch=batch)  # type: ignore[arg-type]
+                record(request, "completion", made, model=made.label)
+            except Refused as refused:
+                problems += [sentence for sentences in refused.errors.values() for sentence in sentences]
+        transaction.set_rollback(bool(problems))
+    return (None, list(dict.fromkeys(problems))) if problems else (batch, [])
+
+
+def _is_inline(request: HttpRequest, model: str) -> bool:
+    """Whether it is a method of ours that takes no generation parameters."""
+    entry = ModelEntry.objects.filter(team=team_of(request), slug=model).first()
+    return entry is not None and entry.provider.place == "inline"
 
 
 @require_GET

@@ -60,7 +60,8 @@ def _reading(document: Document, part: Document, told: Document, declared: froze
     order = {row["candidate"]: place for place, row in enumerate(_best_first(document, part))}
     rows = [{**row, "best_group": row["candidate"] in told["best_group"]} for row in document["candidates"]]
     rows.sort(key=lambda row: order[row["candidate"]])
-    chosen = choose({**document, "primary_metric": part["name"], "candidates": rows}).chosen
+    pairs = [pair for pair in document["pairs"] if pair["metric"] == part["name"]]
+    chosen = choose({**document, "primary_metric": part["name"], "candidates": rows, "pairs": pairs}).chosen
     return {
         "part": part["name"],
         "label": part["label"],

@@ -75,10 +75,31 @@ def outdated(experiment: Experiment) -> list[Document]:
 def _outdated(frozen: dict[str, Any]) -> Document | None:
     metric = available().get(frozen["name"])
     was = frozen.get("signature")
-    if metric is None or not was or metric.available({**metric.defaults, **frozen["options"]}):
+    if metric is None:
+        gone = {"what": "the metric", "was": "registered", "now": "not registered here: its scores stay as they are"}
+        return {"metric": frozen["name"], "changed": [gone]}
+    if not was or metric.available({**metric.defaults, **frozen["options"]}):
         return None
     digest, detail = metric.sign(frozen["options"])
     if digest == was:
         return None
     before = Signature.objects.filter(pk=was).values_list("detail", flat=True).first() or {}
     return {"metric": frozen["name"], "changed": list(_changed(before, detail))}
+
+
+def mixed(experiment: Experiment) -> list[str]:
+    """Sentences about metrics whose outputs were scored by workers of different versions in one run: those that have
+    no number under the signature that counts, but have one under another that is no earlier one."""
+    told = []
+    for frozen in experiment.metrics:
+        known = {frozen.get("signature"), *frozen.get("earlier", [])}
+        metric = available().get(frozen["name"])
+        if metric is None or not frozen.get("signature"):
+            continue
+        rows = Aggregate.objects.filter(candidate__experiment=experiment, part=metric.parts[0].name, n__gt=0)
+        if rows.exclude(signature__in=known).exists():
+            told.append(
+                f"{metric.label} was computed by workers with different versions of it, so some outputs have no "
+                "comparable number: bring the workers to one version, then score anew."
+            )
+    return told

@@ -89,19 +89,21 @@ def _run_batches(
     if not requests:
         return
 
-    def starting(keys: list[int]) -> None:
-        leasing.mark_inflight(lease, _indexes(keys))
+    def starting(begun: list[int]) -> bool:
+        # One batch is done at least, or work that is always asked to give way would never end.
+        if cancelled() or (left < len(requests) and stopping()):
+            return False
+        leasing.mark_inflight(lease, _indexes(begun))
+        return True
 
     left = len(requests)
     try:
         for outputs in model.generate(requests, starting=starting, cancelled=cancelled):
             leasing.record_outcomes(lease, [_kept(candidate, output, keys) for output in outputs])
             left -= len(outputs)
-            if left and (cancelled() or stopping()):
-                raise Stopped
     except HostCancelled:
         raise Stopped from None
-    if left and cancelled():
+    if left and (cancelled() or stopping()):
         raise Stopped
 
 

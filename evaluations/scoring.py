@@ -122,9 +122,11 @@ def _why_absent(generation: Generation, of_nothing: dict[str, Value]) -> dict[st
     """Why an output that is not there has no score; `of_nothing` is what the metric says of an empty text in its place.
     Where no output of this document could have a score (no reference, no source), its absence is nobody's failure: at
     the floor it would pull the mean below those of the others."""
-    failed = Absent("failed", _why_failed(generation))
+    reason = _why_failed(generation)
     return {
-        part: value if isinstance(value, Absent) and value.state == "not_applicable" else failed
+        part: value
+        if isinstance(value, Absent) and value.state == "not_applicable"
+        else Absent("failed", reason, value.counts if isinstance(value, Absent) else ())
         for part, value in of_nothing.items()
     }
 
@@ -140,7 +142,7 @@ def _score(generation: Generation, part: str, value: Value, signature: Signature
         candidate_id=generation.candidate_id, example_id=generation.example_id, part=part, signature=signature
     )
     if isinstance(value, Absent):
-        score.state, score.reason = value.state, value.reason[:200]
+        score.state, score.reason, score.counts = value.state, value.reason[:200], list(value.counts) or None
     elif not math.isfinite(value):  # JSON and means know no NaN
         score.state, score.reason = "not_computed", f"the metric gave {value}, which is no number"
     else:

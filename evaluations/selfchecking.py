@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from evaluations.metrics import EXAMPLE, Absent, Check, Metric, Value, available
@@ -55,7 +55,7 @@ def _told(metric: Metric) -> Document:
         "available": not why_not,
         "why_not": why_not,
         "signature": {"digest": digest, **signature},
-        "example": {} if why_not else worked_example(metric),
+        "example": {} if why_not else _worked(metric),
         "checks": checks,
         "seconds": round(time.monotonic() - began, 2),
     }
@@ -81,6 +81,15 @@ def _compared(part: str, expected: float, found: Value, tolerance: float) -> Doc
     else:
         told = {"found": float(found), "problem": "", "passed": abs(float(found) - expected) <= tolerance}
     return {"part": part, "expected": expected, "tolerance": tolerance, **told}
+
+
+def _worked(metric: Metric) -> Document:
+    """The example, or nothing where the metric fails on it: its checks tell why."""
+    try:
+        return worked_example(metric)
+    except Exception:
+        log.exception("metric %s fails on the guide's example", metric.name)
+        return {}
 
 
 def worked_example(metric: Metric) -> Document:
@@ -127,15 +136,19 @@ def ask(user: User | None) -> SelfCheck:
 
 def do_asked(host: str) -> None:
     """Do what was asked for and nobody does: one worker each."""
-    free = Q(begun_at=None) | Q(begun_at__lt=Now() - GIVEN_UP)
-    for pk in SelfCheck.objects.filter(free, done_at=None).values_list("pk", flat=True):
-        if SelfCheck.objects.filter(free, pk=pk, done_at=None).update(begun_at=Now(), host=host[:120]):
+    for pk in _free().values_list("pk", flat=True):
+        if _free().filter(pk=pk).update(begun_at=Now(), host=host[:120]):
             SelfCheck.objects.filter(pk=pk).update(report=report(), done_at=Now())
 
 
 def are_asked() -> bool:
     """Whether a report waits for a worker."""
-    return SelfCheck.objects.filter(begun_at=None, done_at=None).exists()
+    return _free().exists()
+
+
+def _free() -> QuerySet[SelfCheck]:
+    """Asked for, and nobody does it, or who began it has died over it."""
+    return SelfCheck.objects.filter(Q(begun_at=None) | Q(begun_at__lt=Now() - GIVEN_UP), done_at=None)
 
 
 def latest() -> SelfCheck | None:

@@ -25,8 +25,13 @@ def locked(experiment_id: int) -> Experiment:
     return Experiment.objects.select_for_update(no_key=True).get(pk=experiment_id)
 
 
-def start(experiment: Experiment) -> bool:
-    """Plan, and run what is missing. False when the experiment already runs, or is paused: resume goes on with it."""
+ONLY_SCORES = "*"
+"""What a plan unit carries as its metric where nothing is to be generated."""
+
+
+def start(experiment: Experiment, *, only_scores: bool = False) -> bool:
+    """Plan, and run what is missing; with `only_scores` no more than the scoring. False when the experiment already
+    runs, or is paused: resume goes on with it."""
     with transaction.atomic():
         moved = experiment.move(
             "planning",
@@ -41,7 +46,13 @@ def start(experiment: Experiment) -> bool:
             return False
         # A plan that failed half-way leaves ready units; beside the new ones they would ask for the same outputs twice.
         _cancel_ready(experiment)
-        WorkUnit.objects.create(experiment=experiment, kind="plan", queue="cpu", round=experiment.round)
+        WorkUnit.objects.create(
+            experiment=experiment,
+            kind="plan",
+            queue="cpu",
+            round=experiment.round,
+            metric=ONLY_SCORES if only_scores else "",
+        )
         announce("plan", experiment)
     return True
 
@@ -76,7 +87,7 @@ def forget_errors(experiment: Experiment) -> int:
 def rescore(experiment: Experiment) -> bool:
     """Score anew, with the metrics as this installation has them now, what was scored with others. False unless the
     experiment has ended. Nothing is generated that has an outcome."""
-    return experiment.has_ended and start(experiment)
+    return experiment.has_ended and start(experiment, only_scores=True)
 
 
 def pause(experiment: Experiment, reason: str = "operator", problem: str = "") -> bool:

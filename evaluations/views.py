@@ -138,6 +138,7 @@ def comparison(request: HttpRequest, pk: int) -> HttpResponse:
         "shown": shown,
         "is_told": is_told(experiment),
         "outdated": rescoring.outdated(experiment),
+        "mixed": rescoring.mixed(experiment),
     }
     return render(request, "evaluations/comparison.html", context)
 

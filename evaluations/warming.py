@@ -120,9 +120,14 @@ class WarmModel:
         return opened.describe()
 
     def generate(
-        self, requests: Sequence[Request], *, starting: Callable[[list[int]], None], cancelled: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        *,
+        starting: Callable[[list[int]], bool | None],
+        cancelled: Callable[[], bool],
     ) -> Iterator[list[Output]]:
-        """Outputs in batches. `starting` is told the keys of each batch before it begins."""
+        """Outputs in batches. `starting` is told the keys of each batch before it begins, and may answer False: then
+        the outputs end there, and the model stays open."""
         if self.host is not None:
             with self._busy:
                 yield from self.host.generate(requests, on_starting=starting, cancelled=cancelled)
@@ -131,7 +136,8 @@ class WarmModel:
         for request in requests:
             if cancelled():
                 return
-            starting([request.key])
+            if starting([request.key]) is False:
+                return
             yield self._answer_inline(request)
 
     def _answer_inline(self, request: Request) -> list[Output]:

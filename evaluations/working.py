@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 import threading
@@ -34,6 +35,8 @@ from models_registry.hosting import HostCancelled
 from models_registry.providers import ProviderError
 
 log = logging.getLogger(__name__)
+ONLINE_SECONDS = 30.0
+"""So long online requests may hold up an experiment before its next unit."""
 SHARE_SECONDS = 60.0
 """After this long on one candidate the bell is rung again, so that runs and teams take turns."""
 THREADS = {"gpu": 1, "api": 4, "cpu": 1}
@@ -57,7 +60,8 @@ class WorkerProcess:
     def __init__(self, queues: tuple[str, ...]) -> None:
         global _current
         self.queues = queues
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{'+'.join(queues)}"
+        # In a container the host's name and the number of the process are the same after a restart.
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}:{'+'.join(queues)}"
         self.models = WarmModels()
         self._stopping = threading.Event()
         self._stop_at = float("inf")
@@ -148,8 +152,12 @@ class WorkerProcess:
     def _poll(self) -> None:
         """Ring for ready work whose bell was lost; with Redis gone, do one piece of it here."""
         for queue in self.queues:
-            if completing.are_asked([queue]) and not doorbell.send("complete", queue, queue):
-                self.complete(queue)
+            rings = completing.are_asked([queue]) and not doorbell.send("complete", queue, queue)
+            if rings and self._alone.acquire(blocking=False):
+                try:
+                    self.complete(queue)
+                finally:
+                    self._alone.release()
         if "cpu" in self.queues and selfchecking.are_asked():
             doorbell.send("selfcheck", "cpu")
         for work in sweeping.waiting(self.queues):
@@ -204,6 +212,8 @@ class WorkerProcess:
         """Claim and do units of one kind until none is ready."""
         near = -1 if kind == "score" else None
         while not self.is_stopping():
+            if completing.are_asked(self.queues):
+                completing.complete(self.name, self.queues, self.models, self.is_stopping, ONLINE_SECONDS)
             lease = leasing.claim(kind, self.name, near=near, **which)  # type: ignore[arg-type]
             if lease is None:
                 return
@@ -227,7 +237,7 @@ class WorkerProcess:
             return
         while not self.is_stopping():
             if self._is_asked(queue):
-                self.complete(queue)
+                completing.complete(self.name, [queue], self.models, self.is_stopping, ONLINE_SECONDS)
             lease = leasing.claim("generate", self.name, candidate=candidate_id)
             if lease is None:
                 return
@@ -248,7 +258,7 @@ class WorkerProcess:
         except Fenced as exc:
             log.warning("%s", exc)
         except leasing.Stopped:
-            leasing.release(lease)
+            leasing.release(lease, attempted=False)
         except ProviderError as exc:
             if exc.failure == "stop":
                 running.stop_candidate(candidate, exc)

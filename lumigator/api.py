@@ -72,7 +72,7 @@ def problem(exc: Exception, context: dict[str, Any]) -> Response | None:
         detail = str(exc) or "You may not do this."
     else:
         detail = str(getattr(exc, "detail", exc))
-    errors = list(_field_errors(response.data)) if isinstance(exc, exceptions.ValidationError) else []
+    errors = list(field_errors(response.data)) if isinstance(exc, exceptions.ValidationError) else []
     if errors:
         detail = "; ".join(f"{error['loc']}: {error['msg']}" if error["loc"] else error["msg"] for error in errors)
     code = getattr(exc, "default_code", "error") if not isinstance(exc, Http404) else "not_found"
@@ -89,15 +89,16 @@ def problem(exc: Exception, context: dict[str, Any]) -> Response | None:
     return response
 
 
-def _field_errors(data: Any, loc: str = "") -> Iterator[dict[str, str]]:
+def field_errors(data: Any, loc: str = "") -> Iterator[dict[str, str]]:
+    """{loc, msg} of every sentence in the detail of a ValidationError, however deep."""
     if isinstance(data, dict):
         for key, value in data.items():
             inner = "" if key == "non_field_errors" else str(key)
-            yield from _field_errors(value, f"{loc}.{inner}".strip("."))
+            yield from field_errors(value, f"{loc}.{inner}".strip("."))
     elif isinstance(data, list):
         for position, value in enumerate(data):
             nested = isinstance(value, dict | list)
-            yield from _field_errors(value, f"{loc}.{position}".strip(".") if nested else loc)
+            yield from field_errors(value, f"{loc}.{position}".strip(".") if nested else loc)
     else:
         yield {"loc": loc, "msg": str(data)}
 

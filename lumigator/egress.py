@@ -28,6 +28,8 @@ import httpx2
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
+Response = httpx2.Response
+"""What the client answers with."""
 
 VARIABLE = "LUMIGATOR_EGRESS_ALLOW"
 

@@ -267,6 +267,7 @@ EGRESS_ALLOW = env.list("LUMIGATOR_EGRESS_ALLOW", default=[])
 # How the engine keeps its promises (RELIABILITY §2); tests shorten them.
 LEASE_SECONDS = env.float("LUMIGATOR_LEASE_SECONDS", default=60.0)
 RENEW_SECONDS = LEASE_SECONDS / 4
+COMPLETION_DAYS = env.int("LUMIGATOR_COMPLETION_DAYS", default=30)  # how long online texts and answers are kept
 HANG_SECONDS = env.float("LUMIGATOR_HANG_SECONDS", default=600.0)  # without a sign of life from a model host
 SWEEP_SECONDS = env.float("LUMIGATOR_SWEEP_SECONDS", default=5.0)
 

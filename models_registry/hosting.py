@@ -134,10 +134,11 @@ class ModelHost:
     def generate(
         self,
         requests: Sequence[Request],
-        on_starting: Callable[[list[int]], None] | None = None,
+        on_starting: Callable[[list[int]], bool | None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[list[Output]]:
-        """Yield outputs by the batch. `on_starting` gets the keys of each batch before the child may begin it.
+        """Yield outputs by the batch. `on_starting` gets the keys of each batch before the child may begin it; where it
+        answers False the child does not, and the outputs end there: the child lives on, its model loaded.
 
         `cancelled` is asked at least each second. Raises ProviderError as the session raised it (the child lives on),
         HostDied (code "worker_crash" or "hang", failure "retry") or HostCancelled. Leaving the loop early kills
@@ -150,9 +151,8 @@ class ModelHost:
             while True:
                 event = self._next(self._hang_seconds, cancelled)
                 if event["event"] == "starting":
-                    if on_starting:
-                        on_starting(event["keys"])
-                    self._send({"go": True})
+                    goes = on_starting is None or on_starting(event["keys"]) is not False
+                    self._send({"go": goes})
                 elif event["event"] == "outputs":
                     yield [Output(**output) for output in event["outputs"]]
                 else:
@@ -373,21 +373,28 @@ def _open(name: str, spec: Spec) -> Session:
     return provider.open(spec, Access())
 
 
+class _Enough(BaseException):
+    """The parent wants no further batch. No Exception, for a session may catch those of a batch."""
+
+
 def _serve(
     session: Session, wanted: list[dict[str, Any]], messages: queue.SimpleQueue[dict[str, Any]], outgoing: IO[bytes]
 ) -> None:
     def announce(keys: list[int]) -> None:
         write_frame(outgoing, {"event": "starting", "keys": keys})
-        messages.get()
+        if not messages.get()["go"]:
+            raise _Enough
 
     requests = [Request(**{**each, "references": tuple(each["references"])}) for each in wanted]
-    if hasattr(session, "starting"):
-        session.starting = announce
-    else:
-        announce([request.key for request in requests])
     try:
+        if hasattr(session, "starting"):
+            session.starting = announce
+        else:
+            announce([request.key for request in requests])
         for outputs in session.generate(requests):
             write_frame(outgoing, {"event": "outputs", "outputs": [asdict(output) for output in outputs]})
+    except _Enough:
+        write_frame(outgoing, {"event": "done"})
     except Exception as error:
         if isinstance(error, ProviderError) and error.code == "device_error":
             print(error, file=sys.stderr, flush=True)

@@ -340,4 +340,4 @@ def test_the_schema_knows_the_upload_and_the_download(as_user, vera):
     examples = schema["paths"][f"{URL}{{id}}/examples/"]["get"]["responses"]["200"]["content"]["application/json"][
         "schema"
     ]
-    assert examples["$ref"].endswith("ExamplePage")
+    assert examples["$ref"].endswith("DatasetExamplePage")

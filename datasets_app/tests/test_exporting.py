@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasets_app import exporting
+from datasets_app.formats import Problem
 from datasets_app.formats.csv import guarded, unguarded
 from datasets_app.ingest import ingest, ingest_rows
 from datasets_app.mapping import Columns
-from datasets_app.reading import Row
+from datasets_app.reading import Row, Table
 from lumigator.models import Team
 
 pytestmark = pytest.mark.django_db
@@ -23,11 +24,11 @@ STARTS = ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"]
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 cell = st.builds(lambda start, rest: start + rest, st.sampled_from(["", "'", "''=", *STARTS]), text).filter(str.strip)
 label = text.map(str.strip).filter(bool)
-value = label | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
+value = label | st.integers(-(10**20), 10**20) | st.floats(-1e15, 1e15) | st.booleans()
 rows = st.lists(
     st.builds(
         dict,
-        source=cell,
+        source=cell.map(lambda text: f"{text}a"),  # a file whose documents are all numbers is refused
         references=st.lists(cell, max_size=3),
         group=st.just("") | label,
         tags=st.dictionaries(st.sampled_from(["kind", "=sum", "id", "＋n"]), value, max_size=3),
@@ -68,34 +69,38 @@ def as_cell(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def read_again(dataset, name):
+    """What the reader makes of the file; a whole import would take a child process for each example of a test."""
+    table = Table(io.BytesIO(file_of(dataset, name)))
+    found = list(table.rows(table.guess()))
+    assert not [one for one in found if isinstance(one, Problem)]
+    return [(one.key, one.source, one.references, one.group, one.tags) for one in found]
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows)
 def test_jsonl_reads_back_with_the_types_of_tags(db, written):
     first = stored(written)
-    assert rows_of(again(first, "jsonl")) == rows_of(first, exporting.tag_columns(first))
+    assert read_again(first, "jsonl") == rows_of(first, exporting.tag_columns(first))
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows)
 def test_csv_reads_back_with_tags_as_text(db, written):
     first = stored(written)
-    assert rows_of(again(first, "csv")) == rows_of(first, exporting.tag_columns(first), as_cell)
+    assert read_again(first, "csv") == rows_of(first, exporting.tag_columns(first), as_cell)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows)
 def test_parquet_reads_back_with_one_type_for_each_tag(db, written):
     first = stored(written)
-    found = rows_of(again(first, "parquet"))
-    assert rows_of(again(first, "parquet"), tag=as_cell) == [
-        (*one[:4], {name: as_cell(value) for name, value in one[4].items()}) for one in found
-    ]
-    columns = exporting.tag_columns(first)
-    for got, was in zip(found, rows_of(first, columns), strict=True):
-        assert got[:4] == was[:4]
-        assert got[4].keys() == was[4].keys()
-        for name, one in got[4].items():
-            assert one in (was[4][name], as_cell(was[4][name]))
+    was = rows_of(first, exporting.tag_columns(first))
+    for new, old in zip(read_again(first, "parquet"), was, strict=True):
+        assert new[:4] == old[:4]
+        assert new[4].keys() == old[4].keys()
+        for name, one in new[4].items():
+            assert one in (old[4][name], as_cell(old[4][name]))
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,13 @@ class Absent:
     * `failed`: the output cannot be scored (it is empty, say); counted, and scored at the metric's floor;
     * `not_applicable`: the question makes no sense here (no reference); left out pairwise, and counted;
     * `not_computed`: a dependency or its weights are missing; there is no number at all.
+
+    `counts` are those of an empty output where the metric has a value of the corpus: what failed still counts in it.
     """
 
     state: State
     reason: str
+    counts: tuple[int, ...] = ()
 
 
 Value = float | Absent

@@ -73,7 +73,10 @@ class Chunks:
         self._lock = RLock()
 
     def _learn(self, fresh: list[str]) -> None:
-        """Get to know chunks that are met for the first time; called under the lock."""
+        """Get to know chunks that are met for the first time; called under the lock.
+
+        A time limit may interrupt it anywhere: then it is called again, with the same chunks and perhaps more.
+        """
 
     def coded(self, texts: Sequence[str], split: str) -> list[Codes]:
         """The texts in numbers. `split` is "punkt", or "newline" where every line is a sentence."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 BASIS, PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # FNV-1a, 64 bits
 HALF = np.uint64(32)
 LOW = np.uint64(0xFFFFFFFF)
-RECENT = 1 << 15
+RECENT = 1 << 15  # places for unknown chunks met in one batch; a clash costs only a second look at the dictionary
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -50,7 +50,7 @@ def _is_odd(data: Any, at: Any, stop: Any) -> Any:
 def _equal(one: Any, first: Any, last: Any, other: Any, begin: Any, stop: Any) -> Any:
     if last - first != stop - begin:
         return False
-    for step in range(stop - begin):
+    for step in range(stop - begin):  # noqa: SIM110 – numba compiles no generator
         if one[first + step] != other[begin + step]:
             return False
     return True
@@ -141,8 +141,9 @@ class Table:
         if self._known == len(chunks):
             return
         data, sizes = _laid_out(chunks[self._known :])
-        self._starts = np.concatenate([self._starts, self._starts[-1] + np.cumsum(sizes, dtype=np.int32)])
-        self._pool = np.concatenate([self._pool, data])
+        known = self._starts[: self._known + 1]
+        self._pool = np.concatenate([self._pool[: known[-1]], data])
+        self._starts = np.concatenate([known, known[-1] + np.cumsum(sizes, dtype=np.int32)])
         first = self._known
         if 2 * len(chunks) > len(self._table):
             self._table = np.zeros(1 << (2 * len(chunks)).bit_length(), np.uint64)

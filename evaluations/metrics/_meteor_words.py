@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class Lexicon(Chunks):
             np.cumsum(np.maximum(counts, 0), out=sizes[1:])
             words = self._cut[spread(self._starts[codes], np.maximum(counts, 0))]
             stops = sizes[bounds].tolist()
-            found = [words[start:stop] for start, stop in zip(stops, stops[1:], strict=False)]
+            found = [words[start:stop] for start, stop in pairwise(stops)]
             unsure = np.searchsorted(bounds, np.flatnonzero(counts == UNSURE), side="right") - 1
             hard = [place for place, one in enumerate(easy) if one is None]
             for place in {*unsure.tolist(), *hard}:
@@ -70,8 +71,8 @@ class Lexicon(Chunks):
     def _cut_chunks(self, codes: NDArray[np.int32]) -> None:
         """Cut what is met for the first time: a chunk inside a sentence, or at its end."""
         more = 2 * len(self.chunks) - len(self._counts)
+        self._starts = np.concatenate([self._starts[: len(self._counts)], np.zeros(more, np.int64)])
         self._counts = np.concatenate([self._counts, np.full(more, UNKNOWN, np.int32)])
-        self._starts = np.concatenate([self._starts, np.zeros(more, np.int64)])
         fresh = np.unique(codes[self._counts[codes] == UNKNOWN])
         if not len(fresh):
             return
@@ -79,16 +80,18 @@ class Lexicon(Chunks):
         cuts = [cutting.cut(chunk, bool(last)) for chunk, last in zip(chunks, (fresh & 1).tolist(), strict=True)]
         counts = np.array([len(cut) if cut != cutting.NOT_PLAIN else UNSURE for cut in cuts], np.int32)
         words = [word.lower() for cut in cuts if cut != cutting.NOT_PLAIN for word in cut]
-        starts = np.cumsum(np.maximum(counts, 0)) - np.maximum(counts, 0)
-        self._counts[fresh], self._starts[fresh] = counts, len(self._cut) + starts
+        starts = len(self._cut) + np.cumsum(np.maximum(counts, 0)) - np.maximum(counts, 0)
         self._cut = np.concatenate([self._cut, self._numbered_words(words)])
+        self._starts[fresh] = starts
+        self._counts[fresh] = counts  # last: whatever interrupts this, a count never comes before its words
 
     def _numbered_words(self, words: list[str]) -> Words:
         numbers = self._words.of(words)
         fresh = self._words.since(len(self.stem_of))
         if fresh:
-            self.stem_of = np.concatenate([self.stem_of, self._stems.of(stemmed(fresh))])
+            stems = self._stems.of(stemmed(fresh))
             self._names += self._stems.since(len(self._names))
+            self.stem_of = np.concatenate([self.stem_of, stems])
             self.bytes += OF_A_WORD * len(fresh) + 2 * sum(map(len, fresh))
         return numbers
 

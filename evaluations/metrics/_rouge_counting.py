@@ -3,7 +3,8 @@
 * Pairs go to `rouge-score-rs`, their words stemmed already: stemming is two thirds of its time.
 * Pairs with long sentences go to big integers, as its tables for ROUGE-Lsum take time and memory by the product of
   two sentences: here a row of the table of Lin's definition is one integer with a bit for every column (Hyyrö 2004,
-  "Bit-parallel LCS-length computation revisited"). So does everything where `rouge-score-rs` has no wheel.
+  "Bit-parallel LCS-length computation revisited"). So does everything where `rouge-score-rs` has no wheel. Only the
+  length for two whole texts, of which nothing is read back, comes from `rapidfuzz` (texts of 8,000 words: 14 → 3 ms).
 * With numba, a process that has scored much goes on with `_rouge_kernel`, several times faster again. A small job
   never waits for the compiler.
 """

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from evaluations.metrics._chunks import Chunks, Codes, Numbers, joined
 from evaluations.metrics._remembering import Memory
 
 REMEMBERED_BYTES = 24 * 2**20  # of references
-FULL = 40 * 2**20  # bytes of chunks and words, about 70,000 chunks; then a new vocabulary begins
-OF_A_WORD = 350  # bytes, besides its letters
+FULL = 40 * 2**20  # bytes of chunks and words, about 80,000 chunks; then a new vocabulary begins
+OF_A_WORD = 250  # bytes, besides its letters
 WORDS = re.compile("[a-z0-9]+|\n")
 
 
@@ -34,7 +35,7 @@ class Read(NamedTuple):
 class Vocabulary(Chunks):
     """Chunks by number, and their stems. Thread-safe."""
 
-    of_a_chunk = 450
+    of_a_chunk = 350
 
     def __init__(self, stemmer: bool) -> None:
         super().__init__()
@@ -60,9 +61,10 @@ class Vocabulary(Chunks):
             self._stem_of = np.concatenate([self._stem_of, stems])
             self.bytes += OF_A_WORD * len(new) + 2 * sum(map(len, new))
         ends = np.flatnonzero(words == 0)
-        starts = ends - np.arange(len(ends)) + self._starts[-1]  # where the stems of the next chunk begin
-        self._starts = np.concatenate([self._starts, starts.astype(np.int32)])
-        self._stems = np.concatenate([self._stems, self._stem_of[words[words > 0]]])
+        known = self._starts[: len(self.chunks) + 1]
+        starts = ends - np.arange(len(ends)) + known[-1]  # where the stems of the next chunk begin
+        self._stems = np.concatenate([self._stems[: known[-1]], self._stem_of[words[words > 0]]])
+        self._starts = np.concatenate([known, starts.astype(np.int32)])
 
     def _stemmed(self, words: list[str]) -> list[str]:
         """One stem for every word, all of them in one call. No stem is empty: a word keeps a letter at least."""
@@ -102,7 +104,7 @@ class Vocabulary(Chunks):
             names = list(self._names)
             starts = self._starts[first : len(self.chunks) + 1].tolist()
             stems = list(map(names.__getitem__, self._stems[starts[0] : starts[-1]].tolist()))
-            for start, stop in zip(starts, starts[1:], strict=False):
+            for start, stop in pairwise(starts):
                 line = " ".join(stems[start - starts[0] : stop - starts[0]])
                 self._lines += (f"{line} ", f"{line}\n")
 

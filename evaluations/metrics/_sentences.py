@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-REMEMBERED = 65_536  # chunks, decisions, words; each at most LONGEST characters, so about 15 MB when full
+REMEMBERED = 32_768  # chunks and decisions; each at most LONGEST characters, so at most 20 MB in all
 LONGEST = 160
 
 ENDS, ASKS, HARD = 1, 2, 4

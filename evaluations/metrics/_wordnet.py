@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 TABLE = Path(__file__).parent / "data" / "wordnet.json.gz"
-REMEMBERED = 65_536  # words, each at most LONGEST characters
+REMEMBERED = 16_384  # words, each at most LONGEST characters: about 600 bytes each, 10 MB when full
 LONGEST = 80  # the longest form in WordNet has 71
 
 RULES = {

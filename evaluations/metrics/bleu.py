@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any
@@ -79,11 +79,13 @@ def score(items: Sequence[Item], options: Options) -> list[dict[str, Value]]:
 def _value(item: Item, scorer: Any) -> Value:
     """Sentence BLEU with its counts, or why there is none."""
     absent = absence(item)
-    if absent:
+    if absent and absent.state != "failed":
         return absent
     references = _remembered(tuple(usable(item)), scorer)
     if not any(references.lengths):
         return NOTHING_READABLE
+    if absent:  # as sacrebleu counts an empty output: of no words, against the reference closest to that
+        return replace(absent, counts=(0, scorer._get_closest_ref_len(0, references.lengths), *[0] * (2 * ORDER)))
     words = scorer._preprocess_segment(item.text).split()
     closest = scorer._get_closest_ref_len(len(words), references.lengths)
     totals = [max(0, len(words) - order + 1) for order in range(1, ORDER + 1)]
@@ -257,7 +259,7 @@ metric = Metric(
         Part(
             "bleu_corpus",
             "BLEU of the corpus",
-            about="As papers print it: from the counts of all outputs; those that failed are left out and counted.",
+            about="As papers print it: from the counts of all outputs; one that failed counts as empty.",
         ),
         of="bleu",
         value=corpus_value,

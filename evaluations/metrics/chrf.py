@@ -7,7 +7,7 @@ a reference is tabulated once for all candidates, in a tenth of the memory of sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -132,7 +132,7 @@ def score(items: Sequence[Item], options: Options) -> list[dict[str, Value]]:
 def _value(item: Item, options: Options) -> Value:
     """chrF with its counts, or why there is none. Among references with equal chrF the first one counts."""
     absent = absence(item)
-    if absent:
+    if absent and absent.state != "failed":
         return absent
     scorer = _scorer(*(options[name] for name in DEFAULTS))
     output = _read(item.text, scorer)
@@ -142,7 +142,7 @@ def _value(item: Item, options: Options) -> Value:
         found = scorer._compute_f_score(counts)
         if found > best:
             best, counted = found, counts
-    return Counted(best / 100, counted)
+    return replace(absent, counts=tuple(map(int, counted))) if absent else Counted(best / 100, counted)
 
 
 def _counts(output: Text, reference: Prepared) -> list[int]:
@@ -312,7 +312,7 @@ metric = Metric(
         Part(
             "chrf_corpus",
             "chrF of the corpus",
-            about="As papers print it: from the counts of all outputs; those that failed are left out and counted.",
+            about="As papers print it: from the counts of all outputs; one that failed counts as empty.",
         ),
         of="chrf",
         value=corpus_value,

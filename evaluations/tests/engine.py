@@ -13,12 +13,25 @@ from lumigator.models import Team
 from models_registry.models import ModelEntry
 
 
-def make_dataset(team: Team, sources: list[str], references: list[str] | None = None, **fields: Any) -> Dataset:
-    """A ready dataset of these documents; each with the reference of the same place, where there are any."""
-    dataset = Dataset.objects.create(team=team, name="Trial", sha256="0" * 64, **fields)
+def make_dataset(
+    team: Team,
+    sources: list[str],
+    references: list[str] | None = None,
+    *,
+    tags: list[dict[str, Any]] | None = None,
+    **fields: Any,
+) -> Dataset:
+    """A ready dataset of these documents; with the references and tags of the same place, where there are any."""
+    dataset = Dataset.objects.create(team=team, name="Trial", **{"sha256": "0" * 64, **fields})
     given = references if references is not None else [source.split(".")[0] + "." for source in sources]
     Example.objects.bulk_create(
-        Example(dataset=dataset, index=index, source=source, references=[given[index]] if index < len(given) else [])
+        Example(
+            dataset=dataset,
+            index=index,
+            source=source,
+            references=[given[index]] if index < len(given) else [],
+            tags=tags[index] if tags else {},
+        )
         for index, source in enumerate(sources)
     )
     dataset.n_examples, dataset.n_with_reference, dataset.state = len(sources), len(given), "ready"

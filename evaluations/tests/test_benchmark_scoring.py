@@ -7,7 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import scoring
-from evaluations.metrics import Item, _meteor_words, _rouge_counting, _rouge_words, _sentences, bertscore, meteor, rouge
+from evaluations.metrics import (
+    Item,
+    _chunks,
+    _meteor_words,
+    _rouge_counting,
+    _rouge_words,
+    _sentences,
+    bertscore,
+    meteor,
+    rouge,
+)
 
 pytestmark = pytest.mark.skipif(bool(meteor.available({})), reason="the `worker` extra is not installed")
 
@@ -19,6 +29,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(nltk, "sent_tokenize", nltk.sent_tokenize)
     monkeypatch.setattr(_rouge_counting, "_done", _rouge_counting._done)
+    monkeypatch.setattr(_chunks, "_kernel", _chunks._kernel)
     monkeypatch.setattr(_rouge_words, "_current", dict(_rouge_words._current))
     monkeypatch.setattr(_meteor_words, "_current", list(_meteor_words._current))
     monkeypatch.setattr(bertscore, "_embedded", bertscore._embedded)

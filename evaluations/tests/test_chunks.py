@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import pytest
@@ -20,12 +21,16 @@ BLANKS = "\t\n\x0b\x0c\r \x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2005\u200a\u200b\
 ODDITIES = st.text(st.sampled_from(BLANKS + "aé€😀\ud800\udfff.\x00\x7f\u20ac\u00c2"), max_size=12)
 
 
-@pytest.fixture(params=["python", pytest.param("kernel", marks=needs_numba)])
-def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(_chunks, "_kernel", None)
-    if request.param == "kernel":
-        _chunks.hasten()
-    yield str(request.param)
+either_way = pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_numba)])
+
+
+@contextmanager
+def reading(compiled: bool) -> Iterator[Chunks]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_chunks, "_kernel", None)
+        if compiled:
+            _chunks.hasten()
+        yield Chunks()
 
 
 def told(chunks: Chunks, texts: list[str], split: str) -> list[list[tuple[str, bool]]]:
@@ -38,22 +43,25 @@ def expected(sentences: list[str]) -> list[tuple[str, bool]]:
     return [(chunk, place == len(row) - 1) for row in rows for place, chunk in enumerate(row)]
 
 
+@either_way
 @settings(deadline=None, max_examples=150)
 @given(batches=st.lists(st.lists(TEXTS | ODDITIES, max_size=4), min_size=1, max_size=3))
 @example(batches=[["", " ", "a\u2028b c"], ["a b", "a\x1cb", "\ud800", "\udfff a"]])
-@pytest.mark.usefixtures("means")
-def test_chunks_and_ends_are_those_of_split_and_punkt(means: str, batches: list[list[str]]) -> None:
-    chunks = Chunks()
-    for texts in batches:
-        assert told(chunks, texts, "newline") == [expected(text.split("\n")) for text in texts]
-        assert told(chunks, texts, "punkt") == [expected(stock_punkt().tokenize(text)) for text in texts]
+def test_chunks_and_ends_are_those_of_split_and_punkt(batches: list[list[str]], compiled: bool) -> None:
+    with reading(compiled) as chunks:
+        for texts in batches:
+            assert told(chunks, texts, "newline") == [expected(text.split("\n")) for text in texts]
+            assert told(chunks, texts, "punkt") == [expected(stock_punkt().tokenize(text)) for text in texts]
     assert len(set(chunks.chunks)) == len(chunks.chunks)
 
 
-def test_thousands_of_words_keep_their_numbers(means: str) -> None:
-    chunks, texts = Chunks(), [" ".join(f"w{n * k}" for k in range(60)) for n in range(500)]
-    once = [one.tolist() for start in range(0, 500, 50) for one in chunks.coded(texts[start : start + 50], "newline")]
-    assert [one.tolist() for one in chunks.coded(texts, "newline")] == once
+@either_way
+def test_thousands_of_words_keep_their_numbers(compiled: bool) -> None:
+    texts = [" ".join(f"w{n * k}" for k in range(60)) for n in range(500)]
+    with reading(compiled) as chunks:
+        parts = [chunks.coded(texts[start : start + 50], "newline") for start in range(0, 500, 50)]
+        once = [one.tolist() for part in parts for one in part]
+        assert [one.tolist() for one in chunks.coded(texts, "newline")] == once
     assert [[chunks.chunks[code >> 1] for code in one] for one in once] == [text.split() for text in texts]
 
 

@@ -11,15 +11,16 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
-from evaluations import completing
+from evaluations import completing, leasing, running, steering
 from evaluations.completing import Wish
-from evaluations.models import Completion, Worker
+from evaluations.models import Completion, Generation, Worker
 from evaluations.planning import Refused
-from evaluations.tests.engine import make_dataset, make_fake
+from evaluations.tests.engine import make_dataset, make_experiment, make_fake
 from evaluations.tests.test_paid_calls import Api, api, connect, make_model  # noqa: F401
 from evaluations.working import WorkerProcess
 from lumigator.doorbell import QUEUES
 from lumigator.models import AuditEvent
+from models_registry.testing_api import error
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "The ferry was late. Nobody minded. It rained."
@@ -215,6 +216,111 @@ def test_a_worker_without_the_model_lets_the_others_go_first(atlas):
     assert completing._take(cold.name, QUEUES, cold.models) is not None
 
 
+def test_an_answer_leaves_the_model_open_for_the_next(atlas):
+    make_fake(atlas, "hosted", scheme="fakehost")
+    worker = WorkerProcess(QUEUES)
+    pids = []
+    for _ in range(2):
+        asked = completing.ask(atlas, None, "hosted", Wish(text=TEXT))
+        Completion.objects.filter(pk=asked.pk).update(asked_at=timezone.now() - timedelta(seconds=5))
+        completing.complete(worker.name, QUEUES, worker.models, lambda: False)
+        asked.refresh_from_db()
+        assert asked.state == "done", asked.error
+        (model,) = worker.models._hosts._models.values()
+        pids.append(model.host.pid)
+        assert worker.models.keys() == [asked.model_key]
+    worker.models.close()
+    assert pids[0] == pids[1]
+
+
+def test_an_experiment_gives_way_between_two_batches_and_keeps_its_model(atlas):
+    hosted = make_fake(atlas, "hosted", scheme="fakehost", batch=2)
+    experiment = make_experiment(make_dataset(atlas, [f"Document {n}. It ends." for n in range(6)]), hosted)
+    steering.start(experiment)
+    worker = WorkerProcess(QUEUES)
+    worker.plan(experiment.pk)
+    candidate = experiment.candidates.get()
+    completing.ask(atlas, None, "hosted", Wish(text=TEXT))
+    lease = leasing.claim("generate", worker.name, candidate=candidate.pk)
+    model = worker.models.get(candidate)
+    pid = model.host.pid
+    with pytest.raises(leasing.Stopped):
+        running.generate(lease, candidate, model, lambda: worker._must_yield(model))
+    assert Generation.objects.count() == 2, "one batch at least is done"
+    assert model.is_alive and model.host.pid == pid
+    leasing.release(lease, attempted=False)
+    lease.unit.refresh_from_db()
+    assert (lease.unit.state, lease.unit.attempts) == ("ready", 0)
+    worker.advance(candidate.pk)
+    assert Generation.objects.count() == 6 and Completion.objects.get().state == "done"
+    worker.models.close()
+
+
+def test_a_worker_that_stops_gives_the_request_back(atlas):
+    make_fake(atlas, "hosted", scheme="fakehost")
+    asked = completing.ask(atlas, None, "hosted", Wish(text=TEXT))
+    Completion.objects.update(state="running", owner="here", attempts=1)
+    asked.refresh_from_db()
+    worker = WorkerProcess(QUEUES)
+    completing._answer(asked, worker.models, lambda: True)
+    worker.models.close()
+    asked.refresh_from_db()
+    assert (asked.state, asked.attempts) == ("asked", 0)
+
+
+def test_what_never_ends_is_given_up_although_its_worker_lives(atlas):
+    make_fake(atlas)
+    asked = completing.ask(atlas, None, "fake", Wish(text=TEXT))
+    Worker.objects.create(name="here", queues=list(QUEUES))
+    long_ago = timezone.now() - timedelta(days=1)
+    Completion.objects.update(state="running", owner="here", begun_at=long_ago)
+    completing.mend()
+    asked.refresh_from_db()
+    assert asked.state == "failed" and "longer than anything" in asked.error
+
+
+def test_texts_and_answers_are_deleted_after_their_time(atlas, settings):
+    make_fake(atlas)
+    done = answered(atlas, "fake", Wish(text=TEXT))
+    completing.mend()
+    assert Completion.objects.filter(pk=done.pk).exists()
+    Completion.objects.update(done_at=timezone.now() - timedelta(days=settings.COMPLETION_DAYS + 1))
+    completing.mend()
+    assert not Completion.objects.exists()
+
+
+def test_a_dataset_takes_what_was_tried_with_it_along(atlas):
+    from datasets_app.deleting import delete
+
+    make_fake(atlas)
+    dataset = make_dataset(atlas, [TEXT])
+    answered(atlas, "fake", Wish(example=dataset.examples.get()))
+    delete(dataset)
+    assert not Completion.objects.exists()
+
+
+def test_a_dataset_marked_while_the_request_waits_is_not_sent_away(atlas, api: Api):  # noqa: F811
+    connect(atlas, api)
+    make_model(atlas)
+    dataset = make_dataset(atlas, [TEXT])
+    asked = completing.ask(atlas, None, "openai-model", Wish(example=dataset.examples.get()))
+    dataset.privacy = "local_only"
+    dataset.save()
+    worker = WorkerProcess(QUEUES)
+    completing.complete(worker.name, QUEUES, worker.models, lambda: False)
+    asked.refresh_from_db()
+    assert asked.state == "failed" and "never leaving" in asked.error and asked.cost_micro == 0
+    assert not api.calls
+
+
+def test_a_rejected_call_costs_nothing(atlas, api: Api):  # noqa: F811
+    connect(atlas, api)
+    make_model(atlas)
+    api.answer(error(400, "too long", code="context_length_exceeded"))
+    done = answered(atlas, "openai-model", Wish(text=TEXT))
+    assert done.state == "failed" and done.cost_micro == 0, done.error
+
+
 # --- OpenAI's protocol ----------------------------------------------------------------------------------------------
 
 
@@ -229,6 +335,14 @@ def test_openais_own_client_can_ask_a_registry_model(atlas, bob, live_server, wo
     assert [model.id for model in client.models.list()] == ["fake"]
     answer = client.chat.completions.create(model="fake", messages=[{"role": "user", "content": TEXT}])
     assert answer.choices[0].message.content and answer.usage.prompt_tokens > 0
+    said = [{"role": "user", "content": TEXT}, answer.choices[0].message.model_dump(exclude_unset=True)]
+    parts = [{"type": "text", "text": "And in"}, {"type": "text", "text": " short?"}]
+    again = client.chat.completions.create(model="fake", messages=[*said, {"role": "user", "content": parts}])
+    assert again.choices[0].finish_reason == "stop"
+    assert Completion.objects.first().messages[-1]["content"] == "And in short?"
+    for unknown in ({"tools": []}, {"response_format": {"type": "json_object"}}, {"logprobs": True}):
+        with pytest.raises(openai.BadRequestError, match="no such field"):
+            client.chat.completions.create(model="fake", messages=said[:1], extra_body=unknown)
     with pytest.raises(openai.BadRequestError, match="not streamed"):
         client.chat.completions.create(model="fake", messages=[{"role": "user", "content": TEXT}], stream=True)
     with pytest.raises(openai.BadRequestError, match="no model"):

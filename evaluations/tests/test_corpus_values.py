@@ -56,12 +56,20 @@ def test_below_thirty_documents_it_has_no_interval(atlas):
     assert found["mean"] is not None and found["low"] is None
 
 
-def test_an_output_that_failed_is_not_in_it_and_is_counted(atlas):
+def test_an_output_that_failed_counts_as_empty(atlas):
     fake = make_fake(atlas, text="{source:.50}", faults={"Team 3 ": "exception"})
-    asked = {"metrics": ["bleu"], "primary_metric": "bleu"}
-    document = comparing.comparison(run(make_experiment(make_dataset(atlas, DOCUMENTS), fake, **asked)))
-    found = document["candidates"][0]["metrics"]["bleu_corpus"]
-    assert found["n"] == 39 and found["states"] == {"value": 39, "failed": 1}
+    asked = {"metrics": ["bleu", "chrf"], "primary_metric": "bleu"}
+    experiment = run(make_experiment(make_dataset(atlas, DOCUMENTS), fake, **asked))
+    found = comparing.comparison(experiment)["candidates"][0]["metrics"]
+    outputs = Generation.objects.order_by("example__index").select_related("example")
+    references = [[output.example.references[0] for output in outputs]]
+    texts = [output.text for output in outputs]
+    assert texts.count("") == 1
+    expected = sacrebleu.corpus_bleu(texts, references).score / 100
+    assert found["bleu_corpus"]["mean"] == pytest.approx(expected, abs=1e-9)
+    expected = sacrebleu.corpus_chrf(texts, references).score / 100
+    assert found["chrf_corpus"]["mean"] == pytest.approx(expected, abs=1e-9)
+    assert found["bleu_corpus"]["n"] == 40 and found["bleu_corpus"]["states"] == {"value": 39, "failed": 1}
 
 
 def test_it_cannot_decide(atlas):

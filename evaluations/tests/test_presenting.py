@@ -19,7 +19,7 @@ def test_the_best_group_comes_first_under_its_own_heading() -> None:
     shown = Shown(samples.comparison())
     assert [len(group.lines) for group in shown.groups] == [3, 5]
     assert shown.groups[0].heading.startswith("Best group")
-    assert [line.is_leader for line in shown.groups[0].lines] == [True, False, False]
+    assert [line.is_reference for line in shown.groups[0].lines] == [True, False, False]
 
 
 def headings(document: dict[str, Any]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from django.urls import reverse
 
-from evaluations import comparing, planning, rescoring, steering
+from evaluations import comparing, metrics, planning, rescoring, steering
 from evaluations.models import Aggregate, Experiment, Generation, Score, Signature
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run, work_off
 
@@ -105,3 +107,47 @@ def test_what_runs_is_not_scored_anew(atlas, alice, client):
     client.force_login(alice)
     answer = client.post(reverse("api-experiment-rescore", args=[draft.pk]), {}, "application/json")
     assert answer.status_code == 409
+
+
+def test_scoring_anew_generates_nothing_even_where_outputs_are_missing(experiment):
+    candidate = experiment.candidates.get(label="fake")
+    lost = Generation.objects.filter(candidate=candidate)[:3]
+    Score.objects.filter(candidate=candidate, example__in=[each.example_id for each in lost]).delete()
+    Generation.objects.filter(pk__in=[each.pk for each in lost]).delete()
+    experiment.candidates.filter(pk=candidate.pk).update(problem="it was stopped", problem_code="auth")
+    assert steering.rescore(experiment)
+    work_off()
+    assert Generation.objects.filter(candidate=candidate).count() == len(DOCUMENTS) - 3
+    assert experiment.candidates.get(label="fake").problem == "it was stopped"
+
+
+def test_what_cannot_be_computed_now_is_no_reason_to_give_up_the_numbers(experiment, monkeypatch):
+    known = metrics.available()
+    broken = replace(known["rouge"], available=lambda options: "its library is gone")
+    monkeypatch.setattr(planning.metric_plugins, "available", lambda: {**known, "rouge": broken})
+    before = experiment.metrics
+    steering.start(experiment)
+    work_off()
+    experiment.refresh_from_db()
+    assert experiment.metrics[0]["signature"] == before[0]["signature"]
+    assert experiment.state == "completed"
+    assert mean_of(comparing.comparison(experiment)) > 0
+
+
+def test_a_metric_that_is_registered_no_more_keeps_its_scores(experiment, monkeypatch):
+    known = {name: metric for name, metric in metrics.available().items() if name != "rouge"}
+    monkeypatch.setattr(planning.metric_plugins, "available", lambda: known)
+    n = Score.objects.count()
+    steering.rescore(experiment)
+    work_off()
+    experiment.refresh_from_db()
+    assert experiment.state == "completed" and Score.objects.count() == n
+
+
+def test_workers_of_different_versions_are_noticed(experiment):
+    now = Signature.objects.filter(metric="rouge").first()
+    assert rescoring.mixed(experiment) == []
+    other = Signature.objects.create(digest="f" * 16, metric="rouge", detail={**now.detail, "version": "9.9"})
+    candidate = experiment.candidates.first()
+    Aggregate.objects.filter(candidate=candidate).update(signature=other)
+    assert "different versions" in rescoring.mixed(experiment)[0]

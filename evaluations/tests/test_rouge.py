@@ -180,6 +180,25 @@ def test_a_full_vocabulary_is_replaced_and_the_numbers_stay(monkeypatch: pytest.
     assert _rouge_words._current[True] is not first, "it began anew on the way"
 
 
+def test_learning_that_a_time_limit_interrupts_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_rouge_words, "_current", {})
+    words = _rouge_words.vocabulary(True)
+    words.read(["Cats purr."], "punkt")
+    learn = words._learn
+
+    def interrupted(fresh: list[str]) -> None:
+        learn(fresh)
+        raise TimeoutError
+
+    words._learn = interrupted  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        words.read(["Dogs bark at e-mail."], "punkt")
+    words._learn = learn  # type: ignore[method-assign]
+    (read,) = words.read(["The e-mail barked at dogs."], "punkt")
+    assert words.line_by_line(read) == "the e mail bark at dog\n"
+    assert read.size == 6
+
+
 def test_the_second_candidate_finds_its_references_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_rouge_words, "_current", {})
     numbers("one output", "cats purr", "dogs bark")

@@ -89,6 +89,18 @@ def test_tables_made_again_block_by_block_choose_the_same(reference: Sentences, 
         assert count(reference, output) == expected
 
 
+@settings(deadline=None, max_examples=100)
+@given(one=st.lists(st.integers(0, 9), max_size=150), other=st.lists(st.integers(0, 9), max_size=150))
+def test_the_longest_common_subsequence_is_as_long_without_rapidfuzz(one: list[int], other: list[int]) -> None:
+    from rouge_score.rouge_scorer import _lcs_table
+
+    expected = _lcs_table(one, other)[-1][-1]
+    assert _rouge_counting.longest(one, other) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rouge_counting, "find_spec", lambda name: None)
+        assert _rouge_counting.longest(one, other) == expected
+
+
 @needs_numba
 @settings(deadline=None, max_examples=150)
 @given(cases=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=4))

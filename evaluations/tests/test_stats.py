@@ -640,6 +640,34 @@ def test_one_candidate_has_an_interval_and_no_rival() -> None:
     assert (result.leader, result.best_group, result.pairs, result.mde) == ("amber", ("amber",), (), None)
 
 
+def test_who_runs_alone_is_not_said_to_be_probably_the_best() -> None:
+    result = stats.compare(scores(60, [0.0, -0.2, -0.1]), keys=KEYS, eligible=[True, False, False])
+    alone = result.standing("amber")
+    assert (alone.p_best, alone.rank_low, alone.rank_high) == (None, None, None)
+    assert result.leader == "amber"
+
+
+@pytest.mark.parametrize("documents", [40, 150])
+def test_the_one_sided_bounds_are_those_that_non_inferiority_is_judged_by(documents: int) -> None:
+    matrix = scores(documents, [0.0, 0.01])
+    [pair] = stats.compare(matrix, keys=KEYS[:2]).pairs
+    told = stats.non_inferiority(matrix[:, KEYS.index(pair.b)] - matrix[:, KEYS.index(pair.a)], 0.5)
+    assert (pair.lower, pair.upper) == (pytest.approx(told.bound), pytest.approx(told.upper))
+    assert pair.low < pair.lower < pair.difference < pair.upper < pair.high
+    back = pair.reversed()
+    assert (back.lower, back.upper, back.sd) == (-pair.upper, -pair.lower, pair.sd)
+
+
+def test_the_bounds_of_groups_are_wider_than_those_of_documents() -> None:
+    random = np.random.default_rng(2)
+    labels = [f"g{number // 4}" for number in range(160)]
+    shared = np.repeat(random.normal(0, 0.1, 40), 4)
+    matrix = np.stack([random.normal(0.5, 0.01, 160), 0.5 + shared], axis=1)
+    [alone] = stats.compare(matrix, keys=KEYS[:2]).pairs
+    [together] = stats.compare(matrix, keys=KEYS[:2], groups=labels).pairs
+    assert together.upper - together.lower > 1.5 * (alone.upper - alone.lower)
+
+
 def test_nothing_scored_is_said_and_not_counted_as_zero() -> None:
     for matrix in (np.empty((0, 3)), np.full((40, 3), np.nan)):
         result = stats.compare(matrix, keys=KEYS)

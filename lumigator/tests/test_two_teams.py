@@ -10,7 +10,7 @@ from django.contrib.auth.models import Permission
 from django.urls import get_resolver
 
 from datasets_app.models import Dataset
-from evaluations import annotating
+from evaluations import annotating, completing
 from evaluations.tests.engine import make_dataset, make_experiment, run
 from lumigator.models import ApiToken, AuditEvent, Role
 from lumigator.tests.test_access import _routes
@@ -37,7 +37,9 @@ def atlases(atlas):
     ended = run(make_experiment(dataset, "baseline://lead-1", "baseline://lead-2"))
     drafted = annotating.create(team=atlas, user=None, data={"dataset": dataset, "model": "baseline://lead-1"})
     run(drafted.experiment)
+    answered = completing.ask(atlas, None, "baseline://lead-1", completing.Wish(text="One. Two."))
     return {
+        "answered": answered,
         "dataset": dataset, "connection": connection, "model": model, "ended": ended,
         "draft": make_experiment(dataset, "baseline://lead-1"), "candidate": ended.candidates.first(),
         "drafts": drafted,
@@ -57,17 +59,22 @@ def addresses(things):
     experiments = [f"{API}experiments/{pk}/" for pk in (ended, draft)]
     pages = [f"/experiments/{pk}/" for pk in (ended, draft)]
     verbs = ["start/", "pause/", "resume/", "cancel/"]
+    asked = things["answered"]
     rests = ["", "plan/", *verbs, "progress/", "candidates/", "comparison/", "examples/", "examples/0/", "export/"]
     return [
         *(f"{API}datasets/{data}/{rest}" for rest in ("", "examples/", "profile/", "problems/", "download/")),
         *(f"{API}models/{things['model'].slug}/{rest}" for rest in ("", "check/")),
         *(f"{API}connections/{things['connection'].pk}/{rest}" for rest in ("", "models/")),
-        *(here + rest for here in experiments for rest in rests),
-        *(f"/datasets/{data}/{rest}" for rest in ("", "delete/", "progress/", "problems.csv", "examples/", "examples/0/")),
+        *(here + rest for here in experiments for rest in [*rests, "rescore/"]),
+        f"{API}completions/{asked.pk}/",
+        f"/models/playground/{asked.batch}/",
+        f"/models/playground/{asked.batch}/{asked.pk}/",
+        *(f"/datasets/{data}/{rest}" for rest in
+          ("", "delete/", "progress/", "problems.csv", "examples/", "examples/0/")),
         *(f"/models/{things['model'].slug}/{rest}" for rest in ("", "check/")),
         *(f"/models/connections/{things['connection'].pk}/{rest}" for rest in ("", "models/")),
         *(here + rest for here in pages for rest in
-          ("", *verbs, "progress/", "comparison/", "examples/", "examples/0/")),
+          ("", *verbs, "rescore/", "progress/", "comparison/", "examples/", "examples/0/")),
         *(f"{API}ground-truth/{things['drafts'].pk}/{rest}" for rest in
           ("", "plan/", *verbs, "items/", "items/0/", "assign/", "accept-all/", "publish/")),
         *(f"/ground-truth/{things['drafts'].pk}/{rest}" for rest in

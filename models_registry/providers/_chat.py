@@ -308,7 +308,7 @@ def _usage(usage: Any) -> dict[str, int | None]:
 
 
 def _count(value: Any) -> int | None:
-    return value if whole(0)(value) else None
+    return value if whole(0)(value) and value < 2**31 else None  # more is a fault, and no column holds it
 
 
 def _json_object(text: str) -> dict[str, Any] | None:

@@ -79,7 +79,8 @@ def session(
 ) -> ChatSession:
     """An opened session: `sent` are the SDK's own parameters, `body` those that only some servers know."""
     import openai
-    from httpx2 import Response
+
+    from lumigator import egress
 
     client, where = connect(base_url, key, access)
     options: Any = {"headers": _without_key(key), "security": {"bearer_auth": True}}  # as the SDK's own method asks
@@ -90,7 +91,7 @@ def session(
         # become an empty object.
         asked = {"messages": messages, "model": model, **sent, **(body or {})}
         try:
-            return _answer(client.post("/chat/completions", cast_to=Response, body=asked, options=options))
+            return _answer(client.post("/chat/completions", cast_to=egress.Response, body=asked, options=options))
         except openai.APIStatusError as error:
             return _answer(error.response)
 
