@@ -75,7 +75,8 @@ def bootstrap(documents: int, resamples: int, columns: int) -> Iterator[Row]:
     work = f"bootstrap {resamples:,} × {documents:,} documents × {columns} columns"
     note = f"the loop ran {some} of {resamples:,} resamples of {len(few)} of {len(pairs)} pairs, scaled"
     theirs = looped * resamples / some * len(pairs) / len(few)
-    yield Row(work, "loop over pairs", ours, theirs, target=150, equal=same, note=note)
+    target = 150 if documents >= 5_000 else 0  # what is promised is promised of the full size
+    yield Row(work, "loop over pairs", ours, theirs, target=target, equal=same, note=note)
     same = np.allclose(mine[0][:some], gathered(table, resamples, some), atol=1e-12)
     scaled = plain * resamples / some
     yield Row(work, "numpy, rows gathered", ours, scaled, equal=same, note=f"{some} resamples, scaled")

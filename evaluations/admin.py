@@ -18,6 +18,7 @@ from evaluations.models import (
     Aggregate,
     Call,
     Candidate,
+    Completion,
     Contrast,
     Draft,
     Experiment,
@@ -456,6 +457,20 @@ class SelfCheckAdmin(ReadOnly):
             return state_mark({"tone": "busy", "label": "Waiting"})
         met = check.report["passed"]
         return state_mark({"tone": "good", "label": "Met"} if met else {"tone": "bad", "label": "Differs"})
+
+
+@admin.register(Completion)
+class CompletionAdmin(Written):
+    list_display = ("id", "label", "created_by", "look", "latency_ms", "cost_micro", "asked_at", "done_at")
+    list_select_related = ("created_by",)
+    list_filter = ("state", "queue")
+    search_fields = ("=label", "=created_by__username")
+    team_path = "team"
+
+    @admin.display(description="state")
+    def look(self, completion):
+        tones = {"asked": "calm", "running": "busy", "done": "good", "failed": "bad"}
+        return state_mark({"tone": tones[completion.state], "label": completion.get_state_display()})
 
 
 @admin.register(Worker)

@@ -19,6 +19,8 @@ from evaluations.histograms import shared_bins
 from evaluations.metrics import part_owner
 from evaluations.models import Candidate, Experiment
 
+DRAWN = {"front_resamples": fronts.RESAMPLES, "slice_resamples": slicing.RESAMPLES, "slice_q": slicing.Q}
+"""What else the numbers depend on, beside the signature of the tests."""
 Comparisons = Mapping[tuple[str, str], stats.Comparison]
 
 
@@ -74,7 +76,7 @@ def _parts(candidates: list[Candidate], tables: Sequence[Table], comparisons: Co
             "n": found.n,
             "groups": found.groups,
             "warnings": [_in_labels(candidates, warning) for warning in found.warnings],
-            "signature": found.signature,
+            "signature": {**found.signature, **DRAWN},
             "bounds": [_bound(pair) for pair in found.pairs if pair.lower is not None],
             "distribution": _distribution(candidates, table),
         }

@@ -76,6 +76,8 @@ def non_inferiority(document: Document, row: Document, other: Document) -> dict[
         return None
     told: dict[str, Any] = {"margin": margin, "against": other["candidate"], "bound": None, "n_needed": None}
     found = _bounds(document, row["candidate"], other["candidate"])
+    if not document.get("bounds"):
+        return told | {"verdict": "inconclusive", "reason": "no bounds were kept: start the experiment to compute them"}
     if found is None or found["groups"] < FEW_UNITS:
         return told | {"verdict": "inconclusive", "reason": f"fewer than {FEW_UNITS} documents that both have"}
     difference, lower, upper = found["difference"], found["lower"], found["upper"]

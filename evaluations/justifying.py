@@ -89,7 +89,7 @@ def _at_worst(bound: float) -> str:
 
 def _tests(document: Document) -> list[str]:
     told = document.get("signature") or {}
-    if "alpha" not in told or not document["ranked"]:
+    if not {"alpha", "unit", "resamples"} <= set(told) or not document["ranked"]:
         return []
     pairs = (told.get("tests") or {}).get("pairs") or 0
     over = f" over {pairs} pair{'s' * (pairs != 1)}" if pairs else ""
@@ -191,7 +191,7 @@ def _slices(document: Document, chosen: Document) -> list[str]:
     mine = []
     for each in (document.get("slices") or {}).get("rows") or ():
         cell = next((cell for cell in each["cells"] if cell["candidate"] == chosen["candidate"]), None)
-        if cell and cell["mean"] is not None and each["kind"] != "group":
+        if cell and cell["mean"] is not None and each["kind"] != "group":  # a group is one piece of evidence
             mine.append((each, cell))
     if not mine:
         return []

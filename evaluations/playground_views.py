@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from django import forms
+from django.contrib import messages
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from datasets_app import editing
 from datasets_app.models import Dataset, Example
 from evaluations import completing, tasks
 from evaluations.completing import SIDE_BY_SIDE, Wish
@@ -120,8 +122,45 @@ def answers(request: HttpRequest, batch: uuid.UUID) -> HttpResponse:
     return render(
         request,
         "evaluations/playground_answers.html",
-        {"completions": rows, "first": rows[0], "waiting": waiting, "batch": batch},
+        {
+            "completions": rows,
+            "first": rows[0],
+            "waiting": waiting,
+            "batch": batch,
+            "datasets": Dataset.objects.for_user(request.user)
+            .filter(team=team_of(request), state=Dataset.State.READY)
+            .defer("profile")[:100],
+        },
     )
+
+
+@require(Role.EDITOR)
+@require_POST
+def keep(request: HttpRequest, batch: uuid.UUID) -> HttpResponse:
+    """Add the text to a dataset, as a child with one more example; `reference` is the answer to keep as its reference
+    summary, if any: its tag says which model wrote it, for a reference that a model wrote is not a person's."""
+    rows = {str(row.pk): row for row in _of_batch(request, batch)}
+    if not rows:
+        raise Http404
+    first = next(iter(rows.values()))
+    chosen = rows.get(request.POST.get("reference", ""))
+    mine = Dataset.objects.for_user(request.user).filter(team=team_of(request), state=Dataset.State.READY)
+    wanted = request.POST.get("dataset", "")
+    parent = mine.filter(pk=int(wanted)).first() if wanted.isdecimal() and len(wanted) < 19 else None
+    if parent is None:
+        messages.warning(request, "Choose the dataset that the text is to be added to.")
+        return redirect("playground-answers", batch)
+    example: dict[str, Any] = {"source": first.source}
+    if chosen is not None and chosen.text:
+        example |= {"references": [chosen.text], "tags": {"reference_by": chosen.label}}
+    try:
+        child = editing.append(parent, user=request.user, example=example)  # type: ignore[arg-type]
+    except editing.Refused as refused:
+        messages.error(request, str(refused))
+        return redirect("playground-answers", batch)
+    record(request, "dataset.edit", child, how="append", parent=parent.pk)
+    messages.success(request, f"“{child.name}” is “{parent.name}” with this text as one more example.")
+    return redirect("dataset", child.pk)
 
 
 @require_GET

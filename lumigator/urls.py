@@ -35,6 +35,7 @@ urlpatterns = [
     path("datasets/", include("datasets_app.urls")),
     path("models/playground/", playground_views.playground, name="playground"),
     path("models/playground/<uuid:batch>/", playground_views.answers, name="playground-answers"),
+    path("models/playground/<uuid:batch>/keep/", playground_views.keep, name="playground-keep"),
     path("models/playground/<uuid:batch>/<int:pk>/", playground_views.answer, name="playground-answer"),
     path("models/", include("models_registry.urls")),
     path("experiments/", include("evaluations.urls")),

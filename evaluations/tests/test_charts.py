@@ -160,6 +160,14 @@ def test_a_distribution_draws_a_bar_for_each_bin(bins: Any) -> None:
     assert len(found(root, "line", "rule")) == 1
 
 
+def test_bins_of_fractions_are_read_as_fractions() -> None:
+    root = parsed(draw("histogram b", b={"edges": [0.25, 0.5, 0.75], "counts": [1, 3]}))
+    assert [title.text for bar in found(root, "rect", "bar") for title in bar.iter(f"{NAMESPACE}title")] == [
+        "0.250 to 0.500: 1 (25%)",
+        "0.500 to 0.750: 3 (75%)",
+    ]
+
+
 def test_an_empty_distribution_draws_nothing() -> None:
     assert draw("histogram b", b=[]) == draw("histogram b", b=None) == ""
 

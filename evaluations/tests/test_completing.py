@@ -15,7 +15,7 @@ from evaluations import completing, leasing, running, steering
 from evaluations.completing import Wish
 from evaluations.models import Completion, Generation, Worker
 from evaluations.planning import Refused
-from evaluations.tests.engine import make_dataset, make_experiment, make_fake
+from evaluations.tests.engine import make_dataset, make_experiment, make_fake, work_off
 from evaluations.tests.test_paid_calls import Api, api, connect, make_model  # noqa: F401
 from evaluations.working import WorkerProcess
 from lumigator.doorbell import QUEUES
@@ -388,3 +388,20 @@ def test_a_document_of_a_dataset_can_be_tried(atlas, bobs, worker):
     assert answer.status_code == 302
     assert Completion.objects.get().example == dataset.examples.get()
     assert bobs.get(f"{reverse('playground')}?dataset={dataset.pk}&index=7").status_code == 404
+
+
+def test_a_text_becomes_an_example_and_its_reference_says_who_wrote_it(atlas, bobs):
+    make_fake(atlas, text="A model's words.")
+    parent = make_dataset(atlas, ["Another document."])
+    done = answered(atlas, "fake", Wish(text=TEXT))
+    address = reverse("playground-keep", args=[done.batch])
+    answer = bobs.post(address, {"dataset": parent.pk, "reference": done.pk})
+    assert answer.status_code == 302
+    child = parent.children.get()
+    work_off()
+    child.refresh_from_db()
+    kept = child.examples.order_by("index").last()
+    assert (kept.source, kept.references) == (TEXT, ["A model's words."])
+    assert kept.tags == {"reference_by": "fake"}
+    assert parent.examples.count() == 1, "the parent is untouched"
+    assert bobs.post(address, {"dataset": ""}).status_code == 302 and parent.children.count() == 1

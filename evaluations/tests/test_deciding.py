@@ -120,6 +120,18 @@ def test_pairs_that_share_too_few_documents_stay_open() -> None:
     assert found["reason"] == "fewer than 10 documents that both have"
 
 
+def test_bounds_that_were_never_computed_prove_nothing() -> None:
+    told = dear_and_cheap(**PROVEN)
+    told["bounds"] = []
+    found = non_inferiority(told, told["candidates"][1], told["candidates"][0])
+    assert found is not None
+    assert (found["verdict"], found["reason"]) == (
+        "inconclusive",
+        "no bounds were kept: start the experiment to compute them",
+    )
+    assert recommendation(told)["label"] == "amber"
+
+
 def test_a_margin_of_nothing_asks_for_no_loss_at_all() -> None:
     told = dear_and_cheap(**PROVEN)
     told["experiment"]["margin"] = 0.0

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from evaluations import annotating, publishing, steering
+from evaluations import annotating, completing, publishing, steering
 from evaluations.admin import ReadOnly
-from evaluations.models import Call, Experiment, Generation, Preference, Worker
+from evaluations.models import Call, Experiment, Generation, Preference, SelfCheck, Worker
 from evaluations.tests.engine import make_dataset, make_experiment, make_fake, run
 from lumigator.admin import Capped
 from lumigator.models import ApiToken, AuditEvent, IdempotencyKey, Membership, SignInLink, Team
@@ -68,6 +68,8 @@ def world(atlas, alice, bob):
     example = experiment.dataset.examples.first()
     Call.objects.create(experiment=experiment, candidate=left, example=example, state="settled", cost_micro=12)
     Preference.objects.create(experiment=experiment, rater=bob, example=example, left=left, right=right, choice="left")
+    SelfCheck.objects.create(host="here", done_at=timezone.now(), report={"passed": True, "metrics": []})
+    completing.ask(atlas, alice, "good", completing.Wish(text="One. Two."))
     drafts = annotating.create(team=atlas, user=alice, data={"dataset": experiment.dataset, "model": "good"})
     run(drafts.experiment)
     annotating.accept_all(drafts, alice)
@@ -212,7 +214,7 @@ def clerk(basalt):
 def test_staff_see_the_outcomes_of_their_own_teams_only(clerk, as_user, world):
     visitor = as_user(clerk)
     for model in (m for m, _ in registered() if m._meta.app_label == "evaluations"):
-        if model.__name__ in ("Worker", "Signature"):
+        if model.__name__ in ("Worker", "Signature", "SelfCheck"):  # of the installation, not of a team
             continue
         response = visitor.get(address(model, "changelist"))
         assert response.status_code == 200

@@ -63,7 +63,8 @@ PURE = (
     "evaluations/as_evaluate.py", "evaluations/reading_outputs.py",
     "evaluations/metrics/*.py", "evaluations/tasks/*.py", "evaluations/stats.py", "evaluations/resampling.py",
     "evaluations/significance.py", "evaluations/distributions.py", "evaluations/verdicts.py",
-    "evaluations/recommending.py", "evaluations/states.py", "evaluations/alarming.py", "evaluations/deciding.py",
+    "evaluations/agreeing.py", "evaluations/recommending.py", "evaluations/states.py", "evaluations/alarming.py",
+    "evaluations/deciding.py",
     "evaluations/fronts.py", "evaluations/histograms.py", "evaluations/justifying.py",
     "evaluations/reading_metrics.py", "evaluations/slicing.py",
 )  # fmt: skip

@@ -62,15 +62,18 @@ def addresses(things):
     asked = things["answered"]
     rests = ["", "plan/", *verbs, "progress/", "candidates/", "comparison/", "examples/", "examples/0/", "export/"]
     return [
-        *(f"{API}datasets/{data}/{rest}" for rest in ("", "examples/", "profile/", "problems/", "download/")),
+        *(f"{API}datasets/{data}/{rest}" for rest in
+          ("", "examples/", "profile/", "problems/", "download/", "edit/", "split/")),
         *(f"{API}models/{things['model'].slug}/{rest}" for rest in ("", "check/")),
         *(f"{API}connections/{things['connection'].pk}/{rest}" for rest in ("", "models/")),
         *(here + rest for here in experiments for rest in [*rests, "rescore/"]),
         f"{API}completions/{asked.pk}/",
         f"/models/playground/{asked.batch}/",
+        f"/models/playground/{asked.batch}/keep/",
         f"/models/playground/{asked.batch}/{asked.pk}/",
         *(f"/datasets/{data}/{rest}" for rest in
-          ("", "delete/", "progress/", "problems.csv", "examples/", "examples/0/")),
+          ("", "delete/", "progress/", "problems.csv", "edit/", "split/", "examples/", "examples/0/",
+           "examples/0/edit/")),
         *(f"/models/{things['model'].slug}/{rest}" for rest in ("", "check/")),
         *(f"/models/connections/{things['connection'].pk}/{rest}" for rest in ("", "models/")),
         *(here + rest for here in pages for rest in
