@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LoginView, LogoutView
-from django.core.exceptions import DisallowedHost
+from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -23,8 +23,8 @@ from rest_framework.response import Response
 from datasets_app.models import Dataset
 from evaluations import explaining, metrics, selfchecking
 from evaluations.models import Experiment, SelfCheck
-from lumigator.access import record, teams_of
-from lumigator.models import SignInLink
+from lumigator.access import record, role_of, teams_of
+from lumigator.models import Role, SignInLink
 from models_registry import providers
 
 
@@ -98,6 +98,9 @@ def guide(request: HttpRequest) -> HttpResponse:
 def selfcheck(request: HttpRequest) -> HttpResponse:
     """Whether this installation measures right: the newest report; a POST asks a worker for a new one."""
     if request.method == "POST":
+        mine = role_of(request)
+        if mine is None or not mine.covers(Role.EDITOR):
+            raise PermissionDenied("This needs the role editor in your team.")
         selfchecking.ask(request.user)  # type: ignore[arg-type]
         record(request, "selfcheck")
         return redirect("selfcheck")
