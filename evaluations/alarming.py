@@ -33,7 +33,21 @@ def alarms(document: Document) -> list[str]:
             found.append(f"{row['label']} answered only {answered:.0%} of the documents ({states}).")
         if row["cost_usd"] == 0 and not row["is_local"] and row["n"]:
             found.append(f"{row['label']}: its calls cost nothing although it has a price; check the price.")
-    return found + _twins(document)
+    return found + _twins(document) + _foreign(document)
+
+
+def _foreign(document: Document) -> list[str]:
+    """Metrics made for another language than that of the documents: their numbers mean less than they seem to."""
+    language = document["dataset"].get("language") or ""
+    made_for = {
+        part["metric"]: part["languages"]
+        for part in document["parts"]
+        if language and part.get("languages") and language not in part["languages"]
+    }
+    return [
+        f"{metric} is made for {', '.join(languages)}, and most documents are in {language}: do not decide by it."
+        for metric, languages in made_for.items()
+    ]
 
 
 def _twins(document: Document) -> list[str]:

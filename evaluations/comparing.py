@@ -148,6 +148,7 @@ def described(name: str) -> Document:
         "name": part.name,
         "label": part.label,
         "metric": part_owner()[name].name,
+        "languages": list(part_owner()[name].languages),
         "higher_is_better": part.higher_is_better,
         "low": part.low,
         "high": part.high,
@@ -273,7 +274,14 @@ def _dataset(experiment: Experiment) -> Document:
         "sha256": dataset.sha256,
         "n_examples": dataset.n_examples,
         "n_with_reference": dataset.n_with_reference,
+        "language": _language(dataset.profile),
     }
+
+
+def _language(profile: Document) -> str:
+    """The language of at least half of the documents that the profile looked at (ISO 639-1); "" where none is."""
+    told = profile.get("languages") or {}
+    return next((each["code"] for each in told.get("found", []) if 2 * each["n"] >= told["n_examined"]), "")
 
 
 def _signature_details(signatures: dict[str, str]) -> dict[str, Document]:

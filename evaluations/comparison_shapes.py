@@ -14,6 +14,7 @@ class PartSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     label = serializers.CharField()
     metric = serializers.CharField()
+    languages = serializers.ListField(child=serializers.CharField(), help_text="What it is made for; empty: any.")
     higher_is_better = serializers.BooleanField(allow_null=True)
     low = serializers.FloatField()
     high = serializers.FloatField(allow_null=True)
@@ -43,6 +44,7 @@ class ComparedDatasetSerializer(serializers.Serializer[Any]):
     sha256 = serializers.CharField()
     n_examples = serializers.IntegerField()
     n_with_reference = serializers.IntegerField()
+    language = serializers.CharField(help_text="Of most documents, ISO 639-1; empty: mixed or not known.")
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):

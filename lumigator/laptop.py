@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
@@ -44,7 +46,8 @@ def found_team(name: str, slug: str) -> Team:
     return team
 
 
-def worker(name: str, *queues: str) -> Child:
+def worker(name: str, *queues: str, place: Mapping[str, str] | None = None) -> Child:
+    """A worker process of these queues; `place` is what its environment says of the GPUs it may use."""
     command = [
         sys.executable,
         "-m",
@@ -52,21 +55,46 @@ def worker(name: str, *queues: str) -> Child:
         "worker",
         *(word for queue in queues for word in ("--queue", queue)),
     ]
-    return Child(name, command, environment={**QUIET, **ONE_THREAD}, watches_parent=True)
+    return Child(name, command, environment={**QUIET, **ONE_THREAD, **(place or {})}, watches_parent=True)
 
 
 def workers() -> list[Child]:
-    """The worker processes of one machine: for local models one per core that has memory for it (one in all where
-    there is a GPU), and one for calls and scores."""
-    return [
-        *(worker(f"models-{number}", "gpu") for number in range(1, _model_workers() + 1)),
-        worker("work", "cpu", "api"),
-    ]
+    """The worker processes of one machine: for local models one per core that has memory for it, or those of its GPUs,
+    and one for calls and scores."""
+    gpus = gpus_here()
+    models = on_gpus(gpus, settings.WORKER_GPUS, settings.WORKER_GPUS_FRACTION) if gpus else [{}] * _on_cores()
+    named = [(f"models-{number}", place) for number, place in enumerate(models, start=1)]
+    return [*(worker(name, "gpu", place=place) for name, place in named), worker("work", "cpu", "api")]
 
 
-def _model_workers() -> int:
-    if shutil.which("nvidia-smi"):
-        return 1
+def gpus_here() -> list[str]:
+    """The ids of this machine's NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves us; none where there is no driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+    return told.stdout.split() if told.returncode == 0 else []
+
+
+def on_gpus(gpus: Sequence[str], count: float, fraction: float) -> list[dict[str, str]]:
+    """The environment of each model worker: `count` GPUs together (0: all of them), and `fraction` of one for each
+    process, so that 0.5 puts two workers on every GPU and 2 gives each worker two. Raises ValueError for nonsense."""
+    if count < 0 or fraction <= 0:
+        raise ValueError("LUMIGATOR_WORKER_GPUS must be at least 0, LUMIGATOR_WORKER_GPUS_FRACTION above 0")
+    mine = list(gpus)[: int(count) or None]
+    if fraction >= 1:
+        each = int(fraction)
+        groups = [mine[start : start + each] for start in range(0, len(mine) - each + 1, each)]
+    else:
+        groups = [[gpu] for gpu in mine for _ in range(int(1 / fraction))]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups or [mine]]
+
+
+def _on_cores() -> int:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(os.cpu_count() or 1, memory // MEMORY_PER_MODEL, 4))
 

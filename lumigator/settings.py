@@ -258,6 +258,11 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
 
+# How many of the GPUs model workers use (0: all), and the share of one for each process. The older names are Ray's.
+WORKER_GPUS = env.float("LUMIGATOR_WORKER_GPUS", default=env.float("RAY_WORKER_GPUS", default=0.0))
+WORKER_GPUS_FRACTION = env.float(
+    "LUMIGATOR_WORKER_GPUS_FRACTION", default=env.float("RAY_WORKER_GPUS_FRACTION", default=1.0)
+)
 MODEL_ROOTS = {
     name: Path(path)
     for name, _, path in (entry.partition("=") for entry in env.list("LUMIGATOR_MODEL_ROOTS", default=[]))

@@ -307,3 +307,13 @@ def test_too_few_groups_are_counted_as_groups() -> None:
     few = document(model("a"), model("b"), ranked=False, signature={"unit": "groups", "groups": 5})
     sentence = recommendation(few)["sentence"]
     assert sentence == "300 documents in 5 groups are too few to rank models; 30 groups allow a first ranking."
+
+
+def test_a_metric_made_for_another_language_raises_an_alarm() -> None:
+    told = document(model("amber"), model("birch"))
+    told["parts"] = [{**part, "metric": "rouge", "languages": ["en"]} for part in told["parts"]]
+    assert not any("is made for" in sentence for sentence in alarms(told))
+    told["dataset"]["language"] = "de"
+    assert "rouge is made for en, and most documents are in de: do not decide by it." in alarms(told)
+    told["dataset"]["language"] = "en"
+    assert not any("is made for" in sentence for sentence in alarms(told))
