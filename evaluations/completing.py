@@ -99,9 +99,10 @@ def ask(team: Team, user: User | None, model: str, wish: Wish, *, batch: uuid.UU
         messages=[{"role": each["role"], "content": each["content"]} for each in wish.messages],
         seed=wish.seed,
     )
-    # Each of them must hear it: the one that has the model open is to take it.
+    # Each of them must hear it, for the one that has the model open is to take it: a worker that is at one bell has
+    # fetched the next one already, hence two for each.
     listening = Worker.objects.alive().filter(queues__contains=[asked.queue]).count()
-    doorbell.ring("complete", asked.queue, asked.queue, times=max(1, min(listening, MOST_BELLS)))
+    doorbell.ring("complete", asked.queue, asked.queue, times=max(1, min(2 * listening, MOST_BELLS)))
     return asked
 
 
